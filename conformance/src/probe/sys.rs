@@ -1,0 +1,32 @@
+/*! The probe's system calls that have no safe wrapper, and its entry point. */
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{FromRawFd, RawFd};
+
+/// The C entry point. Rust's own would ignore SIGPIPE and open missing standard streams before `run`, and so hide what
+/// the runtime handed over.
+// SAFETY: the program is `no_main`, so this is the only definition of `main`, and the signature is that of C.
+#[unsafe(no_mangle)]
+extern "C" fn main(_argc: i32, _argv: *const *const libc::c_char) -> i32 {
+    crate::run()
+}
+
+/// Rows and columns of the terminal on fd 0.
+pub(crate) fn winsize() -> Option<(u16, u16)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes one `winsize` to the address, which is that of a live `winsize`.
+    let ret = unsafe { libc::ioctl(0, libc::TIOCGWINSZ, &raw mut size) };
+    (ret == 0).then_some((size.ws_row, size.ws_col))
+}
+
+/// A descriptor that was inherited, as a file.
+pub(crate) fn inherited(fd: RawFd) -> io::Result<File> {
+    // SAFETY: F_GETFD takes no pointer, and says whether the number is an open descriptor.
+    if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is open (checked above), it is above the standard streams and was inherited, so nothing
+    // else in this program owns it; each is asked for at most once.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}

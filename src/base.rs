@@ -1,0 +1,360 @@
+//! Base releases: the file systems that pots begin with, each imported once under a name and then only read.
+//!
+//! ```text
+//! <store>/                 0711
+//!   bases/                 0700: setuid files of a base are out of reach for the users of the host
+//!     NAME/                one base; what is there is whole
+//!       base.json          [`Base`]
+//!       tree/              the file system
+//!       users/             one empty file for each container that uses it, named like it
+//!     .NAME.partial-*/     an import that is not done; locked while its process lives
+//!     .NAME.gone-*/        a removal that is not done; locked while its process lives
+//!   cache/                 0700
+//!     DIGEST.part          a download that is not done; locked while its process lives
+//!     DIGEST.part.json     where it comes from
+//! ```
+//!
+//! A base appears by one rename(2) and disappears by one, so a process may die anywhere. To use a base, create the file
+//! `users/ID`; `ENOENT` means that the base is gone or about to go. [`Bases::remove`] begins by removing `users/`,
+//! which the kernel refuses as long as a file is in it: so there is no moment in which a base is both used and removed.
+//! Nobody but an import may make `users/`.
+
+mod archive;
+mod digest;
+mod error;
+mod fetch;
+mod partial;
+mod progress;
+mod tree;
+mod unpack;
+
+pub use archive::ArchiveError;
+pub use digest::{Digest, NoDigest};
+pub use error::BaseError;
+pub use fetch::{FetchError, FetchOptions};
+pub use progress::{Progress, Quiet};
+pub use unpack::{Skipped, UnpackError, UnpackOptions, Unpacked, unpack};
+
+use digest::Hashing;
+use error::At;
+use nix::errno::Errno;
+use nix::sys::stat::{Mode, mkdirat};
+use partial::Partial;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Large enough that reading and decompressing in pieces costs nothing, small enough for the caches of a CPU.
+const BUFFER: usize = 128 << 10;
+
+/// Most memory an xz stream may ask for, in KiB: eight times what `xz -9` needs.
+const XZ_MEMORY: u32 = 512 << 10;
+
+/// What is known about a base: the contents of its `base.json`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Base {
+    /// Its name.
+    pub name: String,
+    /// SHA-256 of the archive.
+    pub sha256: Digest,
+    /// Path or URL of the archive.
+    pub source: String,
+    /// When it was imported: RFC 3339, UTC.
+    pub created: String,
+    /// Bytes of file contents.
+    pub bytes: u64,
+    /// Files, directories, links and the like.
+    pub entries: u64,
+}
+
+/// What an import did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Imported {
+    /// The base is new; what its archive had and the tree has not is counted.
+    New(Base, Skipped),
+    /// There was one with this name and digest, and nothing was done.
+    Already(Base),
+}
+
+impl Imported {
+    /// The base that is there now.
+    #[must_use]
+    pub fn base(&self) -> &Base {
+        match self {
+            Self::New(base, _) | Self::Already(base) => base,
+        }
+    }
+}
+
+/// The bases of a store.
+#[derive(Clone, Debug)]
+pub struct Bases {
+    bases: PathBuf,
+    cache: PathBuf,
+}
+
+impl Bases {
+    /// The bases in the directory `store`, which need not be there yet.
+    #[must_use]
+    pub fn at(store: &Path) -> Self {
+        Self { bases: store.join("bases"), cache: store.join("cache") }
+    }
+
+    /// The file system of a base, there or not.
+    #[must_use]
+    pub fn tree(&self, name: &str) -> PathBuf {
+        self.bases.join(name).join("tree")
+    }
+
+    /// The directory with one file for each container that uses a base.
+    #[must_use]
+    pub fn users_directory(&self, name: &str) -> PathBuf {
+        self.bases.join(name).join("users")
+    }
+
+    /// Unpacks the archive `file`, a tar as it is or compressed by gzip or xz, as base `name`. The digest `wanted` is
+    /// that of the file as it is. When the name is taken, the file is only read for its digest.
+    ///
+    /// # Errors
+    /// [`BaseError::Name`], [`BaseError::Taken`], [`BaseError::Digest`], [`BaseError::Unpack`], [`BaseError::Io`].
+    pub fn import(
+        &self,
+        name: &str,
+        file: &Path,
+        wanted: Option<Digest>,
+        options: &UnpackOptions,
+        progress: &mut dyn Progress,
+    ) -> Result<Imported, BaseError> {
+        let source = file.canonicalize().at("open", file)?.display().to_string();
+        self.import_from(name, file, &source, wanted, options, progress)
+    }
+
+    /// Imports `file`, which came from `source`.
+    fn import_from(
+        &self,
+        name: &str,
+        file: &Path,
+        source: &str,
+        wanted: Option<Digest>,
+        options: &UnpackOptions,
+        progress: &mut dyn Progress,
+    ) -> Result<Imported, BaseError> {
+        check_name(name)?;
+        let input = File::open(file).at("open", file)?;
+        let total = input.metadata().at("open", file)?.len();
+        progress.start(&format!("import {name}"), (total > 0).then_some(total));
+        let mut input = Hashing::new(input, progress);
+        let check = |found: Digest| match wanted {
+            Some(wanted) if wanted != found => Err(BaseError::Digest { file: source.to_owned(), found, wanted }),
+            _ => Ok(found),
+        };
+        if let Some(base) = self.find(name)? {
+            let found = check(input.finish().at("read", file)?)?;
+            return already(base, found);
+        }
+
+        self.sweep()?;
+        make_directory(&self.bases)?;
+        let partial = Partial::make(&self.bases, name)?;
+        let inside = |what: &str| partial.path().join(what);
+        mkdirat(partial.fd(), "tree", Mode::S_IRWXU).at("make directory", inside("tree"))?;
+        let tree = partial::open_directory(&inside("tree")).at("open", inside("tree"))?;
+        let unpacked = unpack_compressed(&mut input, &tree, options);
+        // A file that is not the wanted one may be damaged in any way: that it is another one is the better error.
+        let found = check(input.finish().at("read", file)?)?;
+        let unpacked = unpacked.map_err(|source| BaseError::Unpack { archive: file.to_owned(), source })?;
+
+        let base = Base {
+            name: name.to_owned(),
+            sha256: found,
+            source: source.to_owned(),
+            created: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            bytes: unpacked.bytes,
+            entries: unpacked.entries,
+        };
+        write_record(&inside("base.json"), &base)?;
+        mkdirat(partial.fd(), "users", Mode::S_IRWXU).at("make directory", inside("users"))?;
+        if options.sync {
+            progress.start("write to disk", None);
+            unpack::sys::sync(partial.fd()).at("write", partial.path())?;
+        }
+        if partial.publish(name, options.sync)? {
+            return Ok(Imported::New(base, unpacked.skipped));
+        }
+        // Another import of the name was faster.
+        let there = self.find(name)?.ok_or_else(|| BaseError::Missing(name.to_owned()))?;
+        already(there, found)
+    }
+
+    /// Every base, by name.
+    ///
+    /// # Errors
+    /// [`BaseError::Io`] and [`BaseError::Record`].
+    pub fn list(&self) -> Result<Vec<Base>, BaseError> {
+        let entries = match fs::read_dir(&self.bases) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.at("list", &self.bases)?,
+        };
+        let mut bases = Vec::new();
+        for entry in entries {
+            let name = entry.at("list", &self.bases)?.file_name();
+            let Some(name) = name.to_str().filter(|name| check_name(name).is_ok()) else { continue };
+            bases.extend(self.find(name)?);
+        }
+        bases.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(bases)
+    }
+
+    /// The base with this name, if there is one.
+    ///
+    /// # Errors
+    /// [`BaseError::Name`], [`BaseError::Io`] and [`BaseError::Record`].
+    pub fn find(&self, name: &str) -> Result<Option<Base>, BaseError> {
+        check_name(name)?;
+        let path = self.bases.join(name).join("base.json");
+        match fs::read(&path) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(error) => Err(error).at("read", path),
+            Ok(text) => match serde_json::from_slice(&text) {
+                Ok(base) => Ok(Some(base)),
+                Err(source) => Err(BaseError::Record { path, source }),
+            },
+        }
+    }
+
+    /// The ids of the containers that use a base, in order; none when it is about to be removed.
+    ///
+    /// # Errors
+    /// [`BaseError::Io`].
+    pub fn users(&self, name: &str) -> Result<Vec<String>, BaseError> {
+        let path = self.users_directory(name);
+        let entries = match fs::read_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.at("list", &path)?,
+        };
+        let mut users = Vec::new();
+        for entry in entries {
+            users.push(entry.at("list", &path)?.file_name().to_string_lossy().into_owned());
+        }
+        users.sort();
+        Ok(users)
+    }
+
+    /// Removes a base that no container uses. A removal that was cut off can be asked for again; [`Self::sweep`] also
+    /// finishes it.
+    ///
+    /// # Errors
+    /// [`BaseError::Name`], [`BaseError::Missing`], [`BaseError::InUse`], [`BaseError::Io`].
+    pub fn remove(&self, name: &str) -> Result<(), BaseError> {
+        self.find(name)?.ok_or_else(|| BaseError::Missing(name.to_owned()))?;
+        let users = self.users_directory(name);
+        match fs::remove_dir(&users) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                return Err(BaseError::InUse { name: name.to_owned(), users: self.users(name)? });
+            }
+            other => other.at("remove", &users)?,
+        }
+        partial::remove_base(&self.bases, name)
+    }
+
+    /// Removes what processes that died left behind: imports and removals that were not done. Returns the paths.
+    ///
+    /// # Errors
+    /// [`BaseError::Io`].
+    pub fn sweep(&self) -> Result<Vec<PathBuf>, BaseError> {
+        let mut swept = Vec::new();
+        for base in self.list()? {
+            let users = self.users_directory(&base.name);
+            let begun = fs::symlink_metadata(&users).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+            if begun {
+                partial::remove_base(&self.bases, &base.name)?;
+                swept.push(self.bases.join(base.name));
+            }
+        }
+        swept.extend(partial::sweep(&self.bases)?);
+        Ok(swept)
+    }
+}
+
+/// What an import of a name that is taken comes to.
+fn already(base: Base, found: Digest) -> Result<Imported, BaseError> {
+    if base.sha256 == found {
+        Ok(Imported::Already(base))
+    } else {
+        Err(BaseError::Taken { name: base.name, has: base.sha256 })
+    }
+}
+
+fn check_name(name: &str) -> Result<(), BaseError> {
+    let fits = name.len() <= 64
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
+    if fits { Ok(()) } else { Err(BaseError::Name(name.to_owned())) }
+}
+
+/// Makes a directory of the store that only its owner may enter, unless it is there.
+fn make_directory(path: &Path) -> Result<(), BaseError> {
+    if let Some(store) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o711).create(store).at("make directory", store)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.at("make directory", path),
+    }
+}
+
+fn write_record(path: &Path, base: &Base) -> Result<(), BaseError> {
+    let mut text =
+        serde_json::to_vec_pretty(base).map_err(|source| BaseError::Record { path: path.to_owned(), source })?;
+    text.push(b'\n');
+    File::create_new(path).and_then(|mut file| file.write_all(&text)).at("write", path)
+}
+
+/// Unpacks a tar stream that is compressed as its first bytes say.
+fn unpack_compressed(input: impl Read, tree: &File, options: &UnpackOptions) -> Result<Unpacked, UnpackError> {
+    let mut input = BufReader::with_capacity(BUFFER, input);
+    let mut magic = [0; 6];
+    let mut known = 0;
+    while known < magic.len() {
+        match input.read(&mut magic[known..]) {
+            Ok(0) => break,
+            Ok(count) => known += count,
+            Err(error) if error.raw_os_error() == Some(Errno::EINTR as i32) => {}
+            Err(source) => return Err(ArchiveError::Read { at: 0, source }.into()),
+        }
+    }
+    let input = io::Cursor::new(magic).take(known as u64).chain(input);
+    let fd = tree.as_fd();
+    match magic {
+        [0x1f, 0x8b, ..] => unpack(buffered(flate2::bufread::MultiGzDecoder::new(input)), fd, options),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => {
+            unpack(buffered(lzma_rust2::XzReader::new_mem_limit(input, true, XZ_MEMORY)), fd, options)
+        }
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Err(ArchiveError::Compression("zstd").into()),
+        [b'B', b'Z', b'h', ..] => Err(ArchiveError::Compression("bzip2").into()),
+        _ => unpack(input, fd, options),
+    }
+}
+
+fn buffered(input: impl Read) -> impl BufRead {
+    BufReader::with_capacity(BUFFER, input)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_bases() {
+        for name in ["a", "14.3-RELEASE", "A_b-c.d", &"x".repeat(64)] {
+            assert!(check_name(name).is_ok(), "{name}");
+        }
+        for name in ["", ".a", "-a", "_a", "a/b", "a b", "é", "a\0", "..", &"x".repeat(65)] {
+            assert!(matches!(check_name(name), Err(BaseError::Name(refused)) if refused == name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! What a plan may depend on besides the bundle: the machine, looked at once.
+//!
+//! Facts go in and out as JSON, so that a bug report is `config.json` and `facts.json`, and so that a plan for another
+//! machine, or another operating system, can be made anywhere.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// An operating system that potrun translates for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Os {
+    /// FreeBSD: jails.
+    Freebsd,
+    /// Linux: namespaces.
+    Linux,
+}
+
+impl std::fmt::Display for Os {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Freebsd => "freebsd",
+            Self::Linux => "linux",
+        })
+    }
+}
+
+/// The machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Facts {
+    /// Which planner.
+    pub os: Os,
+    /// Effective user of potrun.
+    pub euid: u32,
+    /// Effective group of potrun.
+    pub egid: u32,
+    /// Where containers are noted: `--root`.
+    pub state: PathBuf,
+    /// Where bases, fscomps and layers are kept.
+    pub store: Store,
+    /// The base that the bundle names, if it is there.
+    pub base: Option<Base>,
+    /// The fscomps that the bundle names, as far as they are there: name to directory.
+    pub fscomps: BTreeMap<String, PathBuf>,
+    /// The datasets that the bundle names, as far as they are there: name to where they are mounted.
+    #[serde(default)]
+    pub datasets: BTreeMap<String, PathBuf>,
+    /// The cgroup2 hierarchy, if there is one.
+    pub cgroup: Option<Cgroup>,
+    /// The host's resolv.conf, if there is one.
+    pub resolv_conf: Option<String>,
+    /// Settings and use of the pot network.
+    pub network: Network,
+}
+
+/// Where bases, fscomps and layers are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "driver", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Store {
+    /// Directories and overlayfs.
+    Overlay {
+        /// The directory: `/var/lib/potrun`.
+        path: PathBuf,
+    },
+    /// Datasets and clones, laid out as pot does.
+    Zfs {
+        /// `POT_ZFS_ROOT`.
+        dataset: String,
+        /// `POT_FS_ROOT`, its mountpoint.
+        path: PathBuf,
+    },
+}
+
+/// An imported base.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Base {
+    /// sha256 that it was imported with, if that is known.
+    pub digest: Option<String>,
+    /// The snapshot that is cloned (ZFS).
+    pub snapshot: Option<String>,
+    /// What it says its release is (`freebsd-version`).
+    pub osrelease: Option<String>,
+}
+
+/// The cgroup2 hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cgroup {
+    /// Where it is mounted.
+    pub mount: PathBuf,
+    /// The directory that groups of ours can be made in: the mount itself for root, the caller's own group otherwise.
+    pub parent: PathBuf,
+    /// Controllers that are there.
+    pub controllers: Vec<String>,
+}
+
+/// Settings and use of the pot network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Network {
+    /// `POT_EXTIF`: the interface that leads outside.
+    pub interface: String,
+    /// `POT_NETWORK`: where addresses of the public bridge come from, `address/prefix`.
+    pub subnet: String,
+    /// `POT_GATEWAY`: the host's address on the public bridge.
+    pub gateway: IpAddr,
+    /// The same for IPv6.
+    pub subnet6: String,
+    /// The same for IPv6.
+    pub gateway6: IpAddr,
+    /// Private bridges: name to subnet and gateway.
+    pub bridges: BTreeMap<String, Bridge>,
+    /// Addresses that cannot be given: of pots, of the host, of the name server.
+    pub taken_addresses: Vec<IpAddr>,
+    /// Ports of the host that cannot be given.
+    pub taken_ports: Vec<u16>,
+    /// First and last port that is leased.
+    pub ports: (u16, u16),
+    /// `POT_ISOLATE_VNET_POTS`: whether pots of one bridge cannot reach each other.
+    #[serde(default)]
+    pub isolate: bool,
+    /// Addresses of the host's own interfaces.
+    pub host_addresses: BTreeMap<String, Vec<IpAddr>>,
+}
+
+/// A private bridge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Bridge {
+    /// `address/prefix`.
+    pub subnet: String,
+    /// The host's address on it.
+    pub gateway: IpAddr,
+}
+
+impl Default for Network {
+    /// pot's defaults (etc/pot/pot.default.conf), without a private bridge, nothing taken.
+    fn default() -> Self {
+        let (v4, v6) = ("10.192.0.1", "fd70:6f74::1"); // fd70:6f74::/64: unique local (RFC 4193), "pot" in ASCII
+        Self {
+            interface: "em0".into(),
+            subnet: "10.192.0.0/10".into(),
+            gateway: v4.parse().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
+            subnet6: "fd70:6f74::/64".into(),
+            gateway6: v6.parse().unwrap_or(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)),
+            bridges: BTreeMap::new(),
+            taken_addresses: vec![IpAddr::V4(std::net::Ipv4Addr::new(10, 192, 0, 2))],
+            taken_ports: Vec::new(),
+            ports: (1024, 9999),
+            isolate: false,
+            host_addresses: BTreeMap::new(),
+        }
+    }
+}
+
+impl Facts {
+    /// A machine that has everything the bundle names: what a plan for another machine is made with when nobody
+    /// gives its facts.
+    #[must_use]
+    pub fn assumed(os: Os, bundle: &crate::bundle::Bundle) -> Self {
+        let pot = bundle.pot.clone().unwrap_or_default();
+        let (state, store): (PathBuf, Store) = match os {
+            Os::Freebsd => {
+                ("/var/run/potrun".into(), Store::Zfs { dataset: "zroot/pot".into(), path: "/opt/pot".into() })
+            }
+            Os::Linux => ("/run/potrun".into(), Store::Overlay { path: "/var/lib/potrun".into() }),
+        };
+        let base = pot.base.as_ref().map(|base| Base {
+            digest: base.digest.clone(),
+            snapshot: (os == Os::Freebsd).then(|| format!("zroot/pot/bases/{}@potrun", base.release)),
+            osrelease: (os == Os::Freebsd).then(|| base.release.clone()),
+        });
+        let directory = |name: &String| match &store {
+            Store::Overlay { path } => path.join("fscomps").join(name),
+            Store::Zfs { path, .. } => path.join("fscomp").join(name),
+        };
+        let mut network = Network::default();
+        if os == Os::Linux {
+            network.interface = "eth0".into();
+        }
+        if let Some(name) = &pot.network.bridge {
+            let (subnet, gateway) = ("10.192.0.8/29".into(), IpAddr::V4(std::net::Ipv4Addr::new(10, 192, 0, 9)));
+            network.bridges.insert(name.clone(), Bridge { subnet, gateway });
+        }
+        let mount = PathBuf::from("/sys/fs/cgroup");
+        let controllers = ["cpu", "cpuset", "io", "memory", "pids"].map(String::from).to_vec();
+        Self {
+            os,
+            euid: 0,
+            egid: 0,
+            state,
+            base,
+            fscomps: pot.fscomps.iter().map(|f| (f.name.clone(), directory(&f.name))).collect(),
+            datasets: pot.datasets.iter().map(|d| (d.dataset.clone(), Path::new("/").join(&d.dataset))).collect(),
+            store,
+            cgroup: (os == Os::Linux).then(|| Cgroup { parent: mount.clone(), mount, controllers }),
+            resolv_conf: Some("nameserver 192.0.2.53\n".into()), // TEST-NET-1 of RFC 5737
+            network,
+        }
+    }
+}

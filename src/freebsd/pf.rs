@@ -1,0 +1,82 @@
+//! The text of pf(4) rules, in the grammar of pf.conf(5). Both anchors are pot's, so that pot.conf's two lines,
+//! `nat-anchor pot-nat` and `rdr-anchor "pot-rdr/*"`, serve both; pfctl(8) loads it from its standard input.
+
+use crate::plan::lease::Subnet;
+use crate::plan::network::Forward;
+
+/// The anchor that all bridges share.
+pub const NAT: &str = "pot-nat";
+
+/// The anchor of one pot's exported ports: `*` of pf.conf's line stands for direct children only.
+#[must_use]
+pub fn rdr_anchor(name: &str) -> String {
+    format!("pot-rdr/{name}")
+}
+
+/// Translation of what leaves a pot network by `interface`. `tag` is how potrun knows its own rule again: a
+/// translation rule takes no label. `:0` leaves out the interface's aliases.
+#[must_use]
+pub fn nat(interface: &str, networks: &[Subnet]) -> String {
+    let rule = |net: &Subnet| {
+        let (family, Subnet { network, prefix }) = (word(net.network.is_ipv4()), net);
+        format!("nat on {interface} {family} from {network}/{prefix} to any tag potrun -> ({interface}:0)\n")
+    };
+    networks.iter().map(rule).collect()
+}
+
+/// Redirection of exported ports. `pass`: the host's filter rules need not know them. Parentheses: the addresses that
+/// the interface has when a packet comes, not when the rules are loaded.
+///
+/// `interface_of` says where an address of the host is.
+#[must_use]
+pub fn rdr(interface: &str, forwards: &[Forward], interface_of: impl Fn(std::net::IpAddr) -> String) -> String {
+    let rule = |one: &Forward| {
+        let Forward { protocol, host, host_port, address, port, .. } = one;
+        let (on, to) = match host {
+            Some(host) => (interface_of(*host), host.to_string()),
+            None => (interface.to_string(), format!("({interface})")),
+        };
+        let (family, protocol) = (word(address.is_ipv4()), protocol.word());
+        format!(
+            "rdr pass on {on} {family} proto {protocol} from any to {to} port {host_port} -> {address} port {port}\n"
+        )
+    };
+    forwards.iter().map(rule).collect()
+}
+
+fn word(v4: bool) -> &'static str {
+    if v4 { "inet" } else { "inet6" }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::bundle::pot::Protocol;
+
+    #[test]
+    fn nat_names_its_family_and_carries_the_mark() {
+        let networks = ["10.192.0.0/10", "fd70:6f74::/64"].map(|text| Subnet::parse(text).unwrap());
+        assert_eq!(
+            nat("em0", &networks),
+            "nat on em0 inet from 10.192.0.0/10 to any tag potrun -> (em0:0)\n\
+             nat on em0 inet6 from fd70:6f74::/64 to any tag potrun -> (em0:0)\n"
+        );
+    }
+
+    #[test]
+    fn rdr_is_pots_rule_with_its_family_said() {
+        let address: IpAddr = "10.192.0.3".parse().unwrap();
+        let one = Forward { n: 0, protocol: Protocol::Tcp, host: None, host_port: 30080, address, port: 80 };
+        let v6 = "fd70:6f74::2".parse().unwrap();
+        let two = Forward { protocol: Protocol::Udp, host_port: 53, address: v6, port: 53, ..one };
+        let three = Forward { host: "192.0.2.10".parse().ok(), ..one };
+        assert_eq!(
+            rdr("em0", &[one, two, three], |_| "em1".into()),
+            "rdr pass on em0 inet proto tcp from any to (em0) port 30080 -> 10.192.0.3 port 80\n\
+             rdr pass on em0 inet6 proto udp from any to (em0) port 53 -> fd70:6f74::2 port 53\n\
+             rdr pass on em1 inet proto tcp from any to 192.0.2.10 port 30080 -> 10.192.0.3 port 80\n"
+        );
+    }
+}

@@ -1,0 +1,167 @@
+//! Processes of the host: who they are, whether they live, signals.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::state::Identity;
+
+use super::{cgroup, sys};
+
+/// A descriptor that becomes readable when a process ends.
+#[derive(Debug)]
+pub struct Watch(OwnedFd);
+
+impl Watch {
+    /// Watches `pid`.
+    ///
+    /// # Errors
+    /// pidfd_open(2)'s.
+    pub fn process(pid: u32) -> io::Result<Self> {
+        let pid = i32::try_from(pid).map_err(io::Error::other)?;
+        Ok(Self(sys::pidfd_open(pid)?))
+    }
+
+    /// Waits until the process has ended.
+    ///
+    /// # Errors
+    /// poll(2)'s.
+    pub fn wait(&self) -> io::Result<()> {
+        loop {
+            match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+                Err(Errno::EINTR) => {}
+                other => return other.map(drop).map_err(Into::into),
+            }
+        }
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Who the process `pid` is.
+///
+/// # Errors
+/// There is none.
+pub fn identity(pid: i32) -> io::Result<Identity> {
+    let (_, started) = stat(pid)?.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
+    Ok(Identity { pid, started, boot: boot()? })
+}
+
+/// Which boot this is: after another, the same pid and start time mean nothing.
+fn boot() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_string())
+}
+
+/// State and start time of a process (proc_pid_stat(5), fields 3 and 22).
+fn stat(pid: i32) -> io::Result<Option<(char, u64)>> {
+    let text = match fs::read(format!("/proc/{pid}/stat")) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    // The name in field 2 may hold anything, parentheses and blanks too; the last one ends it.
+    let rest = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    let fields: Vec<&str> = rest.split(' ').collect();
+    let state = fields.first().and_then(|field| field.chars().next());
+    let started = fields.get(19).and_then(|field| field.parse().ok());
+    state.zip(started).map(Some).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat is not understood")))
+}
+
+/// Whether this very process lives; a zombie does not.
+///
+/// # Errors
+/// /proc cannot be read.
+pub fn alive(who: &Identity) -> io::Result<bool> {
+    match stat(who.pid)? {
+        Some((state, started)) if started == who.started && !matches!(state, 'Z' | 'X') => Ok(boot()? == who.boot),
+        _ => Ok(false),
+    }
+}
+
+/// A descriptor of this very process, or `None` if it is gone.
+fn open(who: &Identity) -> io::Result<Option<OwnedFd>> {
+    match sys::pidfd_open(who.pid) {
+        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        other => {
+            let fd = other?;
+            // Asked after it was opened: the pid cannot have changed hands in between without the start time telling.
+            Ok(alive(who)?.then_some(fd))
+        }
+    }
+}
+
+/// Sends a signal to this very process. `false`: it is gone.
+///
+/// # Errors
+/// pidfd_send_signal(2)'s.
+pub fn signal(who: &Identity, signal: i32) -> io::Result<bool> {
+    let Some(fd) = open(who)? else { return Ok(false) };
+    match sys::pidfd_signal(fd.as_fd(), signal) {
+        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+        other => other.map(|()| true),
+    }
+}
+
+/// Kills this very process and waits until it has ended.
+///
+/// # Errors
+/// The kernel's words.
+pub fn kill(who: &Identity) -> io::Result<()> {
+    let Some(fd) = open(who)? else { return Ok(()) };
+    match sys::pidfd_signal(fd.as_fd(), libc::SIGKILL) {
+        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+        other => other?,
+    }
+    Watch(fd).wait()
+}
+
+/// Sends a signal to all processes of a group.
+///
+/// # Errors
+/// The kernel's words.
+pub fn signal_group(path: &Path, signal: i32) -> io::Result<()> {
+    if signal == libc::SIGKILL {
+        return match cgroup::set(path, "cgroup.kill", "1") {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        };
+    }
+    for pid in cgroup::processes(path)? {
+        // One that has ended meanwhile needs no signal; one that came later is a child of one that got it.
+        match sys::pidfd_open(pid).and_then(|fd| sys::pidfd_signal(fd.as_fd(), signal)) {
+            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// The processes of a group.
+///
+/// # Errors
+/// The kernel's words.
+pub fn group(path: &Path) -> io::Result<Vec<i32>> {
+    cgroup::processes(path)
+}
+
+/// Freezes or thaws all processes of a group, and waits until it is so.
+///
+/// # Errors
+/// The kernel's words.
+pub fn freeze(path: &Path, frozen: bool) -> io::Result<()> {
+    cgroup::freeze(path, frozen)
+}
+
+/// Whether a group is frozen.
+#[must_use]
+pub fn frozen(path: &Path) -> bool {
+    cgroup::frozen(path)
+}

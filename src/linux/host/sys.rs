@@ -1,0 +1,362 @@
+//! The system calls of Linux that no crate of ours wraps safely, one honest wrapper each.
+//!
+//! Nothing here decides anything. A path is a C string because the child that calls this must not be surprised by an
+//! allocation's failure half way; descriptors come back owned and close-on-exec.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use libc::{c_int, c_long, c_uint};
+
+/// -1 is the errno, anything else the result.
+fn cvt(result: c_long) -> io::Result<c_long> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// A descriptor that a system call has just returned.
+fn owned(result: c_long) -> io::Result<OwnedFd> {
+    let fd = cvt(result)?;
+    // SAFETY: the kernel returned `fd` from a call that opens one, so nobody else owns it; it fits, since descriptors
+    // are ints.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// How clone3(2) is asked.
+pub(crate) struct Clone<'a> {
+    /// `CLONE_NEW*`.
+    pub(crate) flags: u64,
+    /// The cgroup that the child starts in.
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// clone3(2); the constant of libc is too narrow for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Forks. In the parent: the child's pid and pidfd; in the child: `None`.
+pub(crate) fn clone3(how: &Clone<'_>) -> io::Result<Option<(libc::pid_t, OwnedFd)>> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: clone_args is plain integers, for which zero is a value.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = how.flags | libc::CLONE_PIDFD as u64;
+    args.pidfd = (&raw mut pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = how.cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: args lives until the call returns and has the size that is passed. Without CLONE_VM the child has its
+    // own copy of everything, so the call is fork(2); this process has one thread, so no lock is held by another.
+    let pid = cvt(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })?;
+    if pid == 0 {
+        return Ok(None);
+    }
+    // SAFETY: the kernel stored a new descriptor (CLONE_PIDFD) in `pidfd`, close-on-exec, owned by nobody yet.
+    Ok(Some((pid as libc::pid_t, unsafe { OwnedFd::from_raw_fd(pidfd) })))
+}
+
+/// openat2(2).
+pub(crate) fn openat2(dir: BorrowedFd<'_>, path: &CStr, flags: c_int, mode: u32, resolve: u64) -> io::Result<OwnedFd> {
+    // SAFETY: open_how is plain integers, for which zero is a value.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = (flags | libc::O_CLOEXEC) as u64;
+    how.mode = u64::from(mode);
+    how.resolve = resolve;
+    // SAFETY: path is NUL-terminated, how lives until the call returns and has the size that is passed.
+    owned(unsafe {
+        libc::syscall(libc::SYS_openat2, dir.as_raw_fd(), path.as_ptr(), &raw const how, size_of::<libc::open_how>())
+    })
+}
+
+/// `OPEN_TREE_CLONE` of open_tree(2).
+const OPEN_TREE_CLONE: c_uint = 1;
+
+/// A detached copy of the mount at `path` (with `recursive`, and of what is mounted below).
+pub(crate) fn clone_tree(dir: RawFd, path: &CStr, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as c_uint;
+    if recursive {
+        flags |= libc::AT_RECURSIVE as c_uint;
+    }
+    if path.is_empty() {
+        flags |= libc::AT_EMPTY_PATH as c_uint;
+    }
+    // SAFETY: path is NUL-terminated.
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, dir, path.as_ptr(), flags) })
+}
+
+/// Attaches a detached mount on what `target` refers to.
+pub(crate) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 0x4;
+    const MOVE_MOUNT_T_EMPTY_PATH: c_uint = 0x40;
+    // SAFETY: both paths are empty C strings.
+    cvt(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            target.as_raw_fd(),
+            c"".as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
+        )
+    })?;
+    Ok(())
+}
+
+/// Changes attributes of the mount `fd` is in, and with `recursive` of all below.
+pub(crate) fn mount_setattr(
+    fd: BorrowedFd<'_>,
+    recursive: bool,
+    set: u64,
+    clear: u64,
+    propagation: u64,
+) -> io::Result<()> {
+    #[repr(C)]
+    struct MountAttr {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        userns_fd: u64,
+    }
+    let attr = MountAttr { set, clear, propagation, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: attr is the kernel's struct mount_attr (MOUNT_ATTR_SIZE_VER0, 32 bytes) and lives until the call returns.
+    cvt(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    })?;
+    Ok(())
+}
+
+/// Replaces this process by the program that `fd` refers to.
+pub(crate) fn exec_fd(fd: BorrowedFd<'_>, args: &[CString], env: &[CString]) -> io::Error {
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: both arrays end with NULL and point to NUL-terminated strings that live until the call returns.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            args.as_ptr(),
+            env.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    io::Error::last_os_error()
+}
+
+/// Replaces this process by the program at `path`.
+pub(crate) fn exec(path: &CStr, args: &[CString], env: &[CString]) -> io::Error {
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: both arrays end with NULL and point to NUL-terminated strings that live until the call returns.
+    unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+}
+
+/// A pidfd of a process.
+pub(crate) fn pidfd_open(pid: libc::pid_t) -> io::Result<OwnedFd> {
+    // SAFETY: integers only.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+}
+
+/// Sends a signal to the process of a pidfd.
+pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: c_int) -> io::Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo is allowed (pidfd_send_signal(2)).
+    cvt(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, none, 0) })?;
+    Ok(())
+}
+
+/// Marks all descriptors from `first` on close-on-exec.
+pub(crate) fn close_on_exec_from(first: c_uint) -> io::Result<()> {
+    // SAFETY: integers only.
+    cvt(unsafe { libc::syscall(libc::SYS_close_range, first, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) })?;
+    Ok(())
+}
+
+/// Closes all descriptors from `first` to `last`. Whoever owns one of them must not use or drop it any more: for the
+/// child after clone, which never returns to the code that owns them.
+pub(crate) fn close_range(first: c_uint, last: c_uint) -> io::Result<()> {
+    // SAFETY: integers only.
+    cvt(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
+    Ok(())
+}
+
+/// The next connection of a listening socket.
+pub(crate) fn accept(listen: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let none = std::ptr::null_mut::<libc::sockaddr>();
+    loop {
+        // SAFETY: the address is not asked for.
+        let result = unsafe { libc::accept4(listen.as_raw_fd(), none, std::ptr::null_mut(), libc::SOCK_CLOEXEC) };
+        match owned(c_long::from(result)) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+/// The descriptor that the other side of a socket sends.
+pub(crate) fn receive_fd(from: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+    let mut text = [0; 256];
+    let mut bytes = [io::IoSliceMut::new(&mut text)];
+    let mut space = nix::cmsg_space!(RawFd);
+    let message = recvmsg::<()>(from.as_raw_fd(), &mut bytes, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = control
+            && let Some(fd) = fds.first()
+        {
+            // SAFETY: the kernel has just made this descriptor for us; there is room for one only, so no other.
+            return Ok(unsafe { OwnedFd::from_raw_fd(*fd) });
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::UnexpectedEof, "no descriptor came"))
+}
+
+/// Joins namespaces: of one kind by a descriptor of it, or several of the process of a pidfd.
+pub(crate) fn setns(fd: BorrowedFd<'_>, kinds: c_int) -> io::Result<()> {
+    // SAFETY: integers only.
+    cvt(c_long::from(unsafe { libc::setns(fd.as_raw_fd(), kinds) }))?;
+    Ok(())
+}
+
+/// prctl(2) with integer arguments.
+pub(crate) fn prctl(option: c_int, argument: u64, argument3: u64) -> io::Result<c_int> {
+    // SAFETY: only options whose arguments are integers are passed by this module's callers (crate-private).
+    let result = cvt(c_long::from(unsafe { libc::prctl(option, argument, argument3, 0, 0) }))?;
+    Ok(result as c_int)
+}
+
+/// Sets the effective, permitted and inheritable sets, each a bit mask of capability numbers.
+pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> io::Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: c_int,
+    }
+    #[repr(C)]
+    struct Data {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+    const VERSION_3: u32 = 0x2008_0522; // _LINUX_CAPABILITY_VERSION_3: two Data
+    let half = |shift: u32| Data {
+        effective: (effective >> shift) as u32,
+        permitted: (permitted >> shift) as u32,
+        inheritable: (inheritable >> shift) as u32,
+    };
+    let (mut header, data) = (Header { version: VERSION_3, pid: 0 }, [half(0), half(32)]);
+    // SAFETY: header and data are the kernel's structures of that version and live until the call returns.
+    cvt(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) })?;
+    Ok(())
+}
+
+/// setdomainname(2).
+pub(crate) fn setdomainname(name: &str) -> io::Result<()> {
+    // SAFETY: pointer and length are of one string.
+    cvt(c_long::from(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }))?;
+    Ok(())
+}
+
+/// Brings up the interface `name` of the network namespace of `socket`.
+pub(crate) fn link_up(socket: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    // SAFETY: ifreq is plain bytes, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.to_bytes()) {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads an ifreq, which lives until the call returns; its name is NUL-terminated, because
+    // zip stops at the 16 bytes and all callers pass shorter names.
+    cvt(c_long::from(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }))?;
+    Ok(())
+}
+
+/// Makes the terminal at `fd` the controlling one of this session.
+pub(crate) fn set_controlling_terminal(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the argument is an integer.
+    cvt(c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY, 0) }))?;
+    Ok(())
+}
+
+/// The other end of a pseudo terminal, without looking up any path (CVE-2025-52565).
+pub(crate) fn terminal_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let unlock: c_int = 0;
+    // SAFETY: TIOCSPTLCK reads an int, which lives until the call returns.
+    cvt(c_long::from(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) }))?;
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: TIOCGPTPEER takes open flags and returns a descriptor.
+    owned(c_long::from(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) }))
+}
+
+/// Sets rows and columns of a terminal.
+pub(crate) fn set_terminal_size(fd: BorrowedFd<'_>, rows: u16, columns: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCSWINSZ reads a winsize, which lives until the call returns.
+    cvt(c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }))?;
+    Ok(())
+}
+
+/// Rows and columns of a terminal.
+pub(crate) fn terminal_size(fd: BorrowedFd<'_>) -> io::Result<(u16, u16)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes a winsize, which lives until the call returns.
+    cvt(c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) }))?;
+    Ok((size.ws_row, size.ws_col))
+}
+
+/// Sets a resource limit by its number.
+pub(crate) fn setrlimit(resource: c_uint, soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    let none = std::ptr::null_mut::<libc::rlimit64>();
+    // SAFETY: the new limit lives until the call returns; the old one is not asked for.
+    cvt(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, none) })?;
+    Ok(())
+}
+
+/// setgroups, setresgid, setresuid of this process, which has one thread, in this order.
+pub(crate) fn set_ids(groups: Option<&[libc::gid_t]>, gid: libc::gid_t, uid: libc::uid_t) -> io::Result<()> {
+    if let Some(groups) = groups {
+        // SAFETY: pointer and length are of one slice.
+        cvt(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
+    }
+    // SAFETY: integers only. The raw calls act on this thread, which is the only one.
+    cvt(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
+    // SAFETY: as above.
+    cvt(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) })?;
+    Ok(())
+}
+
+/// Restores every signal's default action: a handler cannot be inherited by exec, but "ignored" can.
+pub(crate) fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL needs no handler; KILL, STOP and the library's own signals fail with EINVAL, as they should.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// Ends this process at once: a forked child must not run the parent's exit handlers.
+pub(crate) fn exit(code: c_int) -> ! {
+    // SAFETY: no precondition.
+    unsafe { libc::_exit(code) }
+}
+
+/// The type of the file system that `fd` is in.
+pub(crate) fn filesystem(fd: BorrowedFd<'_>) -> io::Result<i64> {
+    // SAFETY: statfs is plain integers, for which zero is a value.
+    let mut buffer: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes a statfs to the buffer.
+    cvt(c_long::from(unsafe { libc::fstatfs(fd.as_raw_fd(), &raw mut buffer) }))?;
+    #[allow(clippy::unnecessary_cast, clippy::useless_conversion)] // its width differs between architectures
+    Ok(buffer.f_type as i64)
+}

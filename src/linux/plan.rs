@@ -1,0 +1,663 @@
+//! The order of steps on Linux.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespaceType, Process};
+
+use crate::bundle::pot::{NetworkKind, Pot};
+use crate::facts::{Os, Store};
+use crate::op::{Moment, Mount, Node, Op, Root, Spawn};
+use crate::plan::{Draft, Plan, files, process};
+
+use super::{mount, resources};
+
+/// The capabilities of a pot that does not say which it wants: what Docker and podman give, since images expect them.
+pub const DEFAULT_CAPABILITIES: &[&str] = &[
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+/// What a pot does not see, unless its bundle has a `linux` section of its own: runc's example configuration.
+const MASKED: &[&str] = &[
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/sys/firmware",
+    "/proc/scsi",
+];
+
+/// What a pot cannot write to, likewise.
+const READONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// The file systems of a pot that its bundle does not mention (config-linux.md, "Default Filesystems").
+const MOUNTS: &[(&str, &str, &str, &[&str])] = &[
+    ("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+    ("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+    ("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+    ("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+    ("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+    ("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+    ("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
+];
+
+/// The devices that every container has (config-linux.md, "Default Devices"): name and minor number; all have major
+/// number 1 but `tty`.
+const DEVICES: &[(&str, u32, u32)] =
+    &[("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// The links that every container has (config-linux.md, "Dev symbolic links").
+const LINKS: &[(&str, &str)] = &[
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/ptmx", "pts/ptmx"),
+];
+
+/// The namespaces that the container gets.
+#[derive(Default)]
+struct Namespaces {
+    new: Vec<String>,
+    join: Vec<(String, PathBuf)>,
+}
+
+impl Namespaces {
+    fn own(&self, name: &str) -> bool {
+        self.new.iter().any(|kind| kind == name)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.own(name) || self.join.iter().any(|(kind, _)| kind == name)
+    }
+}
+
+/// Plans `create` on Linux.
+pub fn order(draft: &mut Draft<'_>) -> Plan {
+    let pot = draft.bundle.pot.clone();
+    let linux = draft.bundle.spec.linux().clone();
+    refuse(draft, linux.as_ref(), pot.as_ref());
+    let namespaces = namespaces(draft, linux.as_ref(), pot.as_ref());
+    let (mut ops, root, rootfs) = root(draft);
+    let cgroup = resources::path(draft);
+    ops.extend(resources::steps(draft, cgroup.as_deref()));
+    ops.extend(devices_filter(linux.as_ref(), pot.is_some(), cgroup.as_deref(), draft.facts.euid));
+    if let Some(pot) = &pot {
+        ops.extend(super::network::before(draft, pot, cgroup.as_deref()));
+    }
+
+    let mut spawn = Spawn {
+        uid_map: map(draft, linux.as_ref(), &namespaces, |linux| linux.uid_mappings(), draft.facts.euid),
+        gid_map: map(draft, linux.as_ref(), &namespaces, |linux| linux.gid_mappings(), draft.facts.egid),
+        namespaces: namespaces.new.clone(),
+        join: namespaces.join.clone(),
+        cgroup: cgroup.clone(),
+        ..Spawn::default()
+    };
+    if let Some(process) = draft.bundle.spec.process() {
+        spawn.terminal = process.terminal() == Some(true);
+        spawn.console_size = console_size(process);
+    }
+    spawn.create = inside(draft, linux.as_ref(), pot.as_ref(), &namespaces, root, spawn.terminal);
+    spawn.start = at_start(draft, linux.as_ref(), pot.is_some());
+
+    let mut hooks = draft.hooks(Moment::Prestart);
+    hooks.extend(draft.hooks(Moment::CreateRuntime));
+    let mut meanwhile: Vec<Op> = pot.as_ref().map(|pot| super::network::meanwhile(draft, pot)).unwrap_or_default();
+    meanwhile.extend(hooks.into_iter().map(Op::Hook));
+    if meanwhile.is_empty() {
+        spawn.create.retain(|op| *op != Op::AwaitRuntime);
+    } else {
+        meanwhile.push(Op::Resume);
+    }
+    ops.push(Op::Spawn(Box::new(spawn)));
+    ops.extend(meanwhile);
+    Plan { os: Os::Linux, ops, rootfs, cgroup, notes: Vec::new() }
+}
+
+/// Plans one more process of a running container (`exec`), which joins the namespaces of process `pid`.
+pub fn exec(draft: &mut Draft<'_>, asked: &Process, pid: i32, cgroup: Option<PathBuf>) -> Plan {
+    process::refuse_unsupported(draft, asked, "/process");
+    let linux = draft.bundle.spec.linux().clone();
+    let mut spawn = Spawn {
+        like: Some(pid),
+        cgroup: cgroup.clone(),
+        terminal: asked.terminal() == Some(true),
+        console_size: console_size(asked),
+        ..Spawn::default()
+    };
+    if let Some(score) = asked.oom_score_adj() {
+        spawn.create.push(Op::SetOomScore { score });
+    }
+    spawn.create.push(process::find(asked));
+    spawn.start = process::start(asked, confinement(draft, linux.as_ref(), draft.bundle.pot.is_some()));
+    Plan { os: Os::Linux, ops: vec![Op::Spawn(Box::new(spawn))], rootfs: PathBuf::new(), cgroup, notes: Vec::new() }
+}
+
+fn console_size(process: &Process) -> Option<(u16, u16)> {
+    let size = process.console_size()?;
+    Some((u16::try_from(size.height()).ok()?, u16::try_from(size.width()).ok()?))
+}
+
+/// Refuses what is understood and not carried out here.
+fn refuse(draft: &mut Draft<'_>, linux: Option<&Linux>, pot: Option<&Pot>) {
+    if let Some(process) = draft.bundle.spec.process().clone() {
+        process::refuse_unsupported(draft, &process, "/process");
+        if draft.facts.euid != 0 && process.user().additional_gids().as_ref().is_some_and(|gids| !gids.is_empty()) {
+            draft.refuse(
+                "/process/user/additionalGids",
+                "needs root: a user namespace without root has no setgroups(2)",
+            );
+        }
+    }
+    for (section, given) in [
+        ("solaris", draft.bundle.spec.solaris().is_some()),
+        ("windows", draft.bundle.spec.windows().is_some()),
+        ("vm", draft.bundle.spec.vm().is_some()),
+    ] {
+        if given {
+            draft.refuse(format!("/{section}"), "is not for linux");
+        }
+    }
+    if let Some(linux) = linux {
+        let unsupported = [
+            ("timeOffsets", linux.time_offsets().as_ref().is_some_and(|all| !all.is_empty())),
+            ("intelRdt", linux.intel_rdt().is_some()),
+            ("personality", linux.personality().is_some()),
+            ("memoryPolicy", linux.memory_policy().is_some()),
+            ("netDevices", linux.net_devices().as_ref().is_some_and(|all| !all.is_empty())),
+            ("mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
+        ];
+        for (name, given) in unsupported {
+            if given {
+                draft.not_yet(format!("/linux/{name}"));
+            }
+        }
+        if linux.seccomp().as_ref().is_some_and(|seccomp| seccomp.listener_path().is_some()) {
+            draft.not_yet("/linux/seccomp/listenerPath");
+        }
+    }
+    if let Some(pot) = pot {
+        for n in 0..pot.datasets.len() {
+            draft.not_yet(format!("/pot/datasets/{n}"));
+        }
+        if pot.persistent {
+            draft.not_yet("/pot/persistent");
+        }
+        if pot.start_at_boot {
+            draft.note("/pot/startAtBoot: who starts pots at boot reads it");
+        }
+        let attributes = &pot.attributes;
+        for (name, given) in [
+            ("devfsRuleset", attributes.devfs_ruleset.is_some()),
+            ("childrenMax", attributes.children_max.is_some()),
+            ("securelevel", attributes.securelevel.is_some()),
+            ("osrelease", attributes.osrelease.is_some()),
+        ] {
+            if given {
+                draft.note(format!("/pot/attributes/{name}: linux has no such thing"));
+            }
+        }
+    }
+}
+
+/// Namespaces, sorted by their OCI names so that the plan does not depend on the order of the bundle.
+fn namespaces(draft: &mut Draft<'_>, linux: Option<&Linux>, pot: Option<&Pot>) -> Namespaces {
+    let mut all = Namespaces::default();
+    let listed = linux.and_then(|linux| linux.namespaces().clone());
+    match (listed, pot) {
+        (Some(listed), _) => {
+            for (n, namespace) in listed.iter().enumerate() {
+                let name = namespace_name(namespace.typ()).to_string();
+                let at = format!("/linux/namespaces/{n}");
+                if all.has(&name) {
+                    draft.refuse(at, format!("{name} is given twice"));
+                    continue;
+                }
+                match (namespace.typ(), namespace.path()) {
+                    (LinuxNamespaceType::Time, _) => draft.not_yet(at),
+                    (LinuxNamespaceType::User, Some(_)) => draft.not_yet(format!("{at}/path")),
+                    (_, Some(path)) if path.is_absolute() => all.join.push((name, path.clone())),
+                    (_, Some(_)) => draft.refuse(format!("{at}/path"), "must be an absolute path"),
+                    (_, None) => all.new.push(name),
+                }
+            }
+        }
+        (None, Some(_)) => all.new.extend(["cgroup", "ipc", "mount", "pid", "uts"].map(String::from)),
+        (None, None) => {}
+    }
+    if let Some(pot) = pot {
+        let inherit = pot.network.kind == NetworkKind::Inherit || pot.network.kind == NetworkKind::Alias;
+        let listed = all.has("network");
+        let joined = all.join.iter().any(|(kind, _)| kind == "network");
+        let word = pot.network.kind.word();
+        match (inherit, pot.network.given) {
+            (true, true) if all.own("network") => {
+                draft.refuse(
+                    "/pot/network/type",
+                    format!("{word} is the host's network, but /linux/namespaces asks for a new one"),
+                );
+            }
+            (false, _) if joined => {
+                draft.refuse(
+                    "/pot/network/type",
+                    format!("{word} is a network of its own, but /linux/namespaces joins an existing one"),
+                );
+            }
+            (false, _) if !listed => all.new.push("network".into()),
+            _ => {}
+        }
+    }
+    if draft.facts.euid != 0 && !all.own("user") {
+        all.new.push("user".into());
+    }
+    if !all.has("mount") {
+        draft.refuse("/linux/namespaces", "a container without a mount namespace is not carried out");
+    }
+    all.new.sort_unstable();
+    all.join.sort();
+    all
+}
+
+/// The word of config-linux.md, which oci-spec keeps to itself.
+fn namespace_name(kind: LinuxNamespaceType) -> &'static str {
+    match kind {
+        LinuxNamespaceType::Mount => "mount",
+        LinuxNamespaceType::Cgroup => "cgroup",
+        LinuxNamespaceType::Uts => "uts",
+        LinuxNamespaceType::Ipc => "ipc",
+        LinuxNamespaceType::User => "user",
+        LinuxNamespaceType::Pid => "pid",
+        LinuxNamespaceType::Network => "network",
+        LinuxNamespaceType::Time => "time",
+    }
+}
+
+/// The map of users or groups of a user namespace of its own.
+fn map(
+    draft: &Draft<'_>,
+    linux: Option<&Linux>,
+    namespaces: &Namespaces,
+    given: impl Fn(&Linux) -> &Option<Vec<oci_spec::runtime::LinuxIdMapping>>,
+    own: u32,
+) -> Vec<(u32, u32, u32)> {
+    if !namespaces.own("user") {
+        return Vec::new();
+    }
+    match linux.and_then(|linux| given(linux).as_ref()).filter(|maps| !maps.is_empty()) {
+        Some(maps) => maps.iter().map(|one| (one.container_id(), one.host_id(), one.size())).collect(),
+        // Root inside is the caller outside: all that a caller without subordinate ids can have.
+        None if draft.facts.euid != 0 => vec![(0, own, 1)],
+        None => Vec::new(),
+    }
+}
+
+/// The root file system: what prepares it on the host, how it is mounted, where it is seen.
+fn root(draft: &mut Draft<'_>) -> (Vec<Op>, Root, PathBuf) {
+    let base = draft.bundle.pot.as_ref().and_then(|pot| pot.base.clone());
+    let id = draft.id.clone();
+    let Some(base) = base else {
+        let Some(path) = draft.bundle.root() else {
+            draft.refuse("/root/path", "is required where no base is named in /pot/base");
+            return (Vec::new(), Root::Bind { source: PathBuf::new() }, PathBuf::new());
+        };
+        return (Vec::new(), Root::Bind { source: path.clone() }, path);
+    };
+    match &draft.facts.store {
+        Store::Overlay { path } => {
+            let base = path.join("bases").join(&base.release);
+            let layer = path.join("pots").join(id.as_str());
+            let owner = draft.facts.state.join(id.as_str());
+            // The layer first: a note of a pot without a layer is one that gc removes.
+            let ops = vec![Op::CreateLayer { path: layer.clone(), owner }, Op::UseBase { base: base.clone(), id }];
+            let rootfs = layer.join("root");
+            (ops, Root::Overlay { lower: base.join("tree"), layer }, rootfs)
+        }
+        Store::Zfs { .. } => {
+            draft.refuse("/pot/base", "a ZFS store is not carried out on linux yet");
+            (Vec::new(), Root::Bind { source: PathBuf::new() }, PathBuf::new())
+        }
+    }
+}
+
+/// The device filter of the container's group. Without root there is none, and no device can be made either.
+fn devices_filter(linux: Option<&Linux>, is_pot: bool, cgroup: Option<&Path>, euid: u32) -> Option<Op> {
+    let given = linux.and_then(|linux| linux.resources().as_ref()).and_then(|all| all.devices().clone());
+    let path = cgroup?.to_path_buf();
+    if euid != 0 || (given.is_none() && !is_pot && linux.is_none()) {
+        return None;
+    }
+    let mut rules = given.unwrap_or_default();
+    if rules.is_empty() {
+        let mut nothing = LinuxDeviceCgroup::default();
+        nothing.set_access(Some("rwm".into()));
+        rules.push(nothing);
+    }
+    // runc's order: the bundle's rules, then the devices that every container has.
+    rules.extend(super::devices::defaults(linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default()));
+    Some(Op::FilterDevices { path, rules })
+}
+
+/// What the first process does before it waits.
+fn inside(
+    draft: &mut Draft<'_>,
+    linux: Option<&Linux>,
+    pot: Option<&Pot>,
+    namespaces: &Namespaces,
+    root: Root,
+    terminal: bool,
+) -> Vec<Op> {
+    let spec = &draft.bundle.spec;
+    let mut ops = Vec::new();
+    if let Some(score) = spec.process().as_ref().and_then(Process::oom_score_adj) {
+        ops.push(Op::SetOomScore { score });
+    }
+    let propagation = linux.and_then(|linux| linux.rootfs_propagation().clone()).filter(|p| !p.is_empty());
+    let known = ["shared", "slave", "private", "unbindable"];
+    if let Some(word) = propagation.as_ref().filter(|word| !known.contains(&word.trim_start_matches('r'))) {
+        draft.refuse("/linux/rootfsPropagation", format!("{word:?} is not one of {}", known.join(", ")));
+    }
+    // A slave still sees what the host mounts later, and the host never sees our mounts; unless the bundle wants just
+    // that.
+    let first = match propagation.as_deref() {
+        Some(word) if word.contains("private") => "rprivate",
+        Some(word) if word.contains("shared") => "rshared",
+        _ => "rslave",
+    };
+    ops.push(Op::Propagate { propagation: first.into() });
+    ops.push(Op::MountRoot(root));
+    let mounts = mounts(draft, pot, namespaces);
+    let own_dev = !mounts.iter().any(|m| m.target == Path::new("/dev") && mount::Options::of(&m.options).bind);
+    ops.extend(mounts.into_iter().map(Op::Mount));
+    ops.extend(nodes(draft, linux, namespaces, own_dev));
+    if own_dev {
+        ops.extend(LINKS.iter().map(|(path, to)| Op::Link { path: path.into(), to: to.into() }));
+    }
+    if terminal {
+        ops.push(Op::BindConsole);
+    }
+    if let Some(pot) = pot {
+        ops.extend(files::names(draft, pot, Path::new("/")));
+    }
+    if namespaces.own("network") {
+        ops.push(Op::LoopbackUp);
+    }
+    ops.push(Op::AwaitRuntime);
+    ops.extend(draft.hooks(Moment::CreateContainer).into_iter().map(Op::Hook));
+    ops.extend(identity(draft, namespaces));
+    ops.extend(sysctls(draft, linux, namespaces));
+    let (masked, readonly) = match linux {
+        Some(linux) => (linux.masked_paths().clone(), linux.readonly_paths().clone()),
+        None if pot.is_some() => {
+            let texts = |all: &[&str]| Some(all.iter().map(ToString::to_string).collect());
+            (texts(MASKED), texts(READONLY))
+        }
+        None => (None, None),
+    };
+    ops.extend(readonly.into_iter().flatten().map(|path| Op::MakeReadonly { path: path.into() }));
+    ops.extend(masked.into_iter().flatten().map(|path| Op::Mask { path: path.into() }));
+    if let Some(process) = draft.bundle.spec.process() {
+        ops.push(Op::CreateCwd { path: process.cwd().clone() });
+    }
+    let readonly = draft.bundle.spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly) == Some(true);
+    ops.push(Op::EnterRoot { readonly, propagation });
+    ops.extend(draft.bundle.spec.process().as_ref().map(process::find));
+    ops
+}
+
+/// What the first process does when it is started.
+fn at_start(draft: &Draft<'_>, linux: Option<&Linux>, is_pot: bool) -> Vec<Op> {
+    let mut ops: Vec<Op> = draft.hooks(Moment::StartContainer).into_iter().map(Op::Hook).collect();
+    if let Some(process) = draft.bundle.spec.process() {
+        ops.extend(process::start(process, confinement(draft, linux, is_pot)));
+    }
+    ops
+}
+
+fn confinement<'a>(draft: &Draft<'_>, linux: Option<&'a Linux>, is_pot: bool) -> process::Confinement<'a> {
+    process::Confinement {
+        seccomp: linux.and_then(|linux| linux.seccomp().as_ref()),
+        // user_namespaces(7): setgroups(2) is off where an unprivileged process wrote the group map.
+        set_groups: draft.facts.euid == 0,
+        capabilities: true,
+        default_capabilities: if is_pot { DEFAULT_CAPABILITIES } else { &[] },
+    }
+}
+
+/// All mounts in their order: a pot's defaults, what the bundle lists, then a pot's own by depth, so that no parent
+/// covers its child.
+fn mounts(draft: &mut Draft<'_>, pot: Option<&Pot>, namespaces: &Namespaces) -> Vec<Mount> {
+    let mut all = Vec::new();
+    let listed = draft.bundle.spec.mounts().clone().unwrap_or_default();
+    if pot.is_some() {
+        for (target, fstype, source, options) in MOUNTS {
+            if listed.iter().any(|one| one.destination() == Path::new(target)) {
+                continue;
+            }
+            let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+            all.extend(translate(draft, "", target.into(), fstype, source.into(), &options, namespaces));
+        }
+    }
+    for (n, one) in listed.iter().enumerate() {
+        let at = format!("/mounts/{n}");
+        let given = |maps: &Option<Vec<_>>| maps.as_ref().is_some_and(|maps: &Vec<_>| !maps.is_empty());
+        if given(one.uid_mappings()) {
+            draft.not_yet(format!("{at}/uidMappings"));
+        }
+        if given(one.gid_mappings()) {
+            draft.not_yet(format!("{at}/gidMappings"));
+        }
+        // A relative destination is taken from the root, with a warning in runc (config.md, "Mounts").
+        let target = Path::new("/").join(one.destination());
+        let options = one.options().clone().unwrap_or_default();
+        let fstype = one.typ().clone().unwrap_or_default();
+        let source = one.source().clone().unwrap_or_default();
+        all.extend(translate(draft, &at, target, &fstype, source, &options, namespaces));
+    }
+    all.extend(own_mounts(draft, pot));
+    all
+}
+
+/// A pot's fscomps and directories, the parents first.
+fn own_mounts(draft: &Draft<'_>, pot: Option<&Pot>) -> Vec<Mount> {
+    let Some(pot) = pot else { return Vec::new() };
+    let fscomp = |f: &crate::bundle::pot::Fscomp| {
+        Some((draft.facts.fscomps.get(&f.name)?.clone(), f.destination.clone(), f.readonly))
+    };
+    let mut wanted: Vec<(PathBuf, PathBuf, bool)> = pot.fscomps.iter().filter_map(fscomp).collect();
+    wanted.extend(pot.directories.iter().map(|d| (d.source.clone(), d.destination.clone(), d.readonly)));
+    wanted.sort_by_key(|(_, destination, _)| destination.components().count());
+    let bind = |(source, target, readonly)| {
+        let mut options = vec!["rbind".to_string(), "rprivate".to_string()];
+        options.extend(if readonly { vec!["rro".to_string(), "ro".to_string()] } else { Vec::new() });
+        Mount { fstype: "bind".into(), source, target, options, data: Vec::new() }
+    };
+    wanted.into_iter().map(bind).collect()
+}
+
+/// One mount of the bundle in the words of this kernel and of these namespaces.
+fn translate(
+    draft: &mut Draft<'_>,
+    at: &str,
+    target: PathBuf,
+    fstype: &str,
+    source: PathBuf,
+    words: &[String],
+    namespaces: &Namespaces,
+) -> Option<Mount> {
+    if target == Path::new("/") {
+        draft.refuse(format!("{at}/destination"), "must be below /");
+        return None;
+    }
+    if matches!(fstype, "devfs" | "fdescfs" | "procfs" | "linprocfs" | "linsysfs") {
+        draft.refuse(format!("{at}/type"), format!("{fstype} is a file system of freebsd"));
+        return None;
+    }
+    let mut options = Vec::new();
+    let mut data = Vec::new();
+    for (n, text) in words.iter().enumerate() {
+        match text.as_str() {
+            "tmpcopyup" | "idmap" | "ridmap" => draft.not_yet(format!("{at}/options/{n}")),
+            text if mount::word(text).is_some() => options.push(text.to_string()),
+            // In a user namespace of one group no other group can be named.
+            text if fstype == "devpts" && text.starts_with("gid=") && draft.facts.euid != 0 => {}
+            text => data.push(text.to_string()),
+        }
+    }
+    // nullfs is what bind is called on FreeBSD: the same bundle runs on both.
+    let bind = mount::Options::of(&options).bind || matches!(fstype, "bind" | "nullfs");
+    if bind {
+        if source.as_os_str().is_empty() {
+            draft.refuse(format!("{at}/source"), "is required for a bind mount");
+        }
+        if !mount::Options::of(&options).bind {
+            options.insert(0, "bind".into());
+        }
+        let source = draft.bundle.dir.join(source);
+        return Some(Mount { fstype: "bind".into(), source, target, options, data });
+    }
+    match fstype {
+        "" => {
+            draft.refuse(format!("{at}/type"), "is required where it is not a bind mount");
+            None
+        }
+        "cgroup" | "cgroup2" => cgroup(draft, target, options, namespaces),
+        // sysfs shows the network of its mounter: only who owns the network namespace may mount it.
+        "sysfs" if draft.facts.euid != 0 && !namespaces.own("network") => {
+            options.retain(|word| word != "ro");
+            options.splice(0..0, ["rbind", "rro"].map(String::from));
+            Some(Mount { fstype: "bind".into(), source: "/sys".into(), target, options, data })
+        }
+        _ => Some(Mount { fstype: fstype.into(), source, target, options, data }),
+    }
+}
+
+/// The container's view of its control group: a mount of its own where it has a cgroup namespace, otherwise its
+/// directory of the host's mount. (Mounting cgroup2 anew in the host's namespace waits for RCU: 10 ms in crun.)
+fn cgroup(draft: &mut Draft<'_>, target: PathBuf, mut options: Vec<String>, namespaces: &Namespaces) -> Option<Mount> {
+    let Some(cgroup) = draft.facts.cgroup.clone() else {
+        draft.note(format!("{}: no cgroup2 hierarchy that this caller can write to", target.display()));
+        return None;
+    };
+    if namespaces.has("cgroup") {
+        return Some(Mount { fstype: "cgroup2".into(), source: "cgroup".into(), target, options, data: Vec::new() });
+    }
+    options.insert(0, "rbind".into());
+    Some(Mount { fstype: "bind".into(), source: cgroup.mount, target, options, data: Vec::new() })
+}
+
+/// The default devices and those that the bundle lists, which win.
+fn nodes(draft: &mut Draft<'_>, linux: Option<&Linux>, namespaces: &Namespaces, own_dev: bool) -> Vec<Op> {
+    let bind = namespaces.has("user");
+    let mut all: Vec<Node> = Vec::new();
+    let listed = linux.and_then(|linux| linux.devices().clone()).unwrap_or_default();
+    for (n, device) in listed.iter().enumerate() {
+        let kind = match device.typ() {
+            LinuxDeviceType::C | LinuxDeviceType::U => 'c',
+            LinuxDeviceType::B => 'b',
+            LinuxDeviceType::P => 'p',
+            LinuxDeviceType::A => {
+                draft.refuse(format!("/linux/devices/{n}/type"), "a device is one of c, b, u, p");
+                continue;
+            }
+        };
+        let number = |n: i64| u32::try_from(n).unwrap_or(0);
+        all.push(Node {
+            path: device.path().clone(),
+            kind,
+            major: number(device.major()),
+            minor: number(device.minor()),
+            mode: device.file_mode().map_or(0o666, |mode| mode & 0o7777),
+            uid: device.uid().unwrap_or(0),
+            gid: device.gid().unwrap_or(0),
+            bind,
+        });
+    }
+    if own_dev {
+        for (name, major, minor) in DEVICES {
+            let path = Path::new("/dev").join(name);
+            if !all.iter().any(|node| node.path == path) {
+                let (major, minor) = (*major, *minor);
+                all.push(Node { path, kind: 'c', major, minor, mode: 0o666, uid: 0, gid: 0, bind });
+            }
+        }
+    }
+    all.into_iter().map(Op::CreateNode).collect()
+}
+
+/// Host and domain name, which only a container with its own UTS namespace may set.
+fn identity(draft: &mut Draft<'_>, namespaces: &Namespaces) -> Vec<Op> {
+    let spec = &draft.bundle.spec;
+    let mut ops = Vec::new();
+    let (hostname, domainname) = (spec.hostname().clone(), spec.domainname().clone());
+    if let Some(name) = hostname.filter(|name| !name.is_empty()) {
+        own_uts(draft, namespaces, "/hostname", &name);
+        ops.push(Op::SetHostname { name });
+    }
+    if let Some(name) = domainname.filter(|name| !name.is_empty()) {
+        own_uts(draft, namespaces, "/domainname", &name);
+        ops.push(Op::SetDomainname { name });
+    }
+    ops
+}
+
+fn own_uts(draft: &mut Draft<'_>, namespaces: &Namespaces, at: &str, name: &str) {
+    if !namespaces.has("uts") {
+        draft.refuse(at, "needs a uts namespace, or it would rename the host");
+    }
+    // __NEW_UTS_LEN of include/uapi/linux/utsname.h.
+    if name.len() > 64 {
+        draft.refuse(at, format!("{} bytes, more than 64", name.len()));
+    }
+}
+
+/// Sysctls, sorted; only those of namespaces that the container has itself, or they would be the host's.
+fn sysctls(draft: &mut Draft<'_>, linux: Option<&Linux>, namespaces: &Namespaces) -> Vec<Op> {
+    let mut all: Vec<(String, String)> =
+        linux.and_then(|linux| linux.sysctl().clone()).unwrap_or_default().into_iter().collect();
+    all.sort();
+    let mut ops = Vec::new();
+    for (key, value) in all {
+        let at = format!("/linux/sysctl/{}", key.replace('~', "~0").replace('/', "~1"));
+        // Either separator; with a slash first, a dot is part of a name (sysctl(8)).
+        let path = if key.find('/') < key.find('.') && key.contains('/') { key.clone() } else { key.replace('.', "/") };
+        let needs = match path.as_str() {
+            "kernel/domainname" => Some("uts"),
+            "kernel/hostname" => {
+                draft.refuse(at.clone(), "say it as /hostname");
+                None
+            }
+            p if p.starts_with("net/") => Some("network"),
+            p if p.starts_with("fs/mqueue/") || p.starts_with("kernel/msg") || p.starts_with("kernel/shm") => {
+                Some("ipc")
+            }
+            "kernel/sem" => Some("ipc"),
+            _ => {
+                draft.refuse(at.clone(), "is not a sysctl of a namespace: it would be the host's");
+                None
+            }
+        };
+        if needs.is_some_and(|name| !namespaces.has(name)) {
+            draft.refuse(at.clone(), format!("needs a {} namespace", needs.unwrap_or_default()));
+        }
+        // CVE-2022-0811: what is written must be one value of one key.
+        if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") || value.contains('\n') {
+            draft.refuse(at, "is not one key and one value");
+        }
+        ops.push(Op::Sysctl { key: path, value });
+    }
+    ops
+}

@@ -1,0 +1,233 @@
+//! Limits as files of a cgroup v2 (Documentation/admin-guide/cgroup-v2.rst).
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::LinuxResources;
+
+use crate::bundle::pot::Limits;
+use crate::facts::Cgroup;
+use crate::op::Op;
+use crate::plan::Draft;
+
+/// One file to write: the controller that must be there, the file, the value, and who asked for it.
+struct Write {
+    controller: &'static str,
+    file: String,
+    value: String,
+    at: String,
+}
+
+/// The period of `cpu.max` in microseconds: the kernel's default.
+const PERIOD: u64 = 100_000;
+
+/// The container's group, or `None` where there is no cgroup2 to make it in.
+#[must_use]
+pub fn path(draft: &mut Draft<'_>) -> Option<PathBuf> {
+    let asked = draft.bundle.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
+    let Some(cgroup) = draft.facts.cgroup.clone() else {
+        draft.note("a cgroup: no cgroup2 hierarchy that this caller can write to");
+        return None;
+    };
+    let Some(asked) = asked.filter(|path| !path.as_os_str().is_empty()) else {
+        return Some(cgroup.parent.join(format!("potrun-{}", draft.id)));
+    };
+    let text = asked.to_string_lossy();
+    if text.split(':').count() == 3 && !text.contains('/') {
+        draft.refuse(
+            "/linux/cgroupsPath",
+            format!("{text:?} is systemd's form, and the systemd driver is not carried out yet"),
+        );
+        return None;
+    }
+    let plain = |part: std::path::Component<'_>| !matches!(part, std::path::Component::ParentDir);
+    if !asked.components().all(plain) || asked.file_name().is_none() {
+        draft.refuse("/linux/cgroupsPath", "must name a group, without ..");
+        return None;
+    }
+    Some(match asked.strip_prefix("/") {
+        Ok(below) => cgroup.mount.join(below),
+        Err(_) => cgroup.parent.join(&asked),
+    })
+}
+
+/// The steps that make the group and set its limits.
+#[must_use]
+pub fn steps(draft: &mut Draft<'_>, path: Option<&Path>) -> Vec<Op> {
+    let writes = writes(draft);
+    let (Some(path), Some(cgroup)) = (path, draft.facts.cgroup.clone()) else {
+        for write in writes {
+            draft.refuse(write.at, "there is no cgroup2 hierarchy that could keep this limit");
+        }
+        return Vec::new();
+    };
+    for write in &writes {
+        if !write.controller.is_empty() && !cgroup.controllers.iter().any(|name| name == write.controller) {
+            let has = if cgroup.controllers.is_empty() { "none".into() } else { cgroup.controllers.join(" ") };
+            draft.refuse(
+                write.at.clone(),
+                format!("needs the cgroup v2 controller {}; this host's cgroup2 has {has}", write.controller),
+            );
+        }
+    }
+    // First, because it makes the groups above, too; controllers appear in it as they are enabled there.
+    let mut ops = vec![Op::CreateCgroup { path: path.into() }];
+    ops.extend(enable(&cgroup, path, &writes));
+    for Write { file, value, .. } in writes {
+        ops.push(Op::SetCgroup { path: path.into(), file, value });
+    }
+    ops
+}
+
+/// A controller works in a group only if all groups above enabled it for their children.
+fn enable(cgroup: &Cgroup, path: &Path, writes: &[Write]) -> Vec<Op> {
+    let mut names: Vec<&str> = writes.iter().map(|write| write.controller).filter(|name| !name.is_empty()).collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let value: Vec<String> = names.iter().map(|name| format!("+{name}")).collect();
+    let mut above: Vec<PathBuf> =
+        path.ancestors().skip(1).take_while(|dir| dir.starts_with(&cgroup.mount)).map(Into::into).collect();
+    above.reverse();
+    let file = String::from("cgroup.subtree_control");
+    above.into_iter().map(|path| Op::SetCgroup { path, file: file.clone(), value: value.join(" ") }).collect()
+}
+
+fn writes(draft: &mut Draft<'_>) -> Vec<Write> {
+    let mut all = Vec::new();
+    let resources = draft.bundle.spec.linux().as_ref().and_then(|linux| linux.resources().clone());
+    if let Some(resources) = resources {
+        of_linux(draft, &resources, &mut all);
+    }
+    if let Some(limits) = draft.bundle.pot.as_ref().map(|pot| pot.limits.clone()) {
+        of_pot(draft, &limits, &mut all);
+    }
+    all
+}
+
+fn of_pot(draft: &mut Draft<'_>, limits: &Limits, all: &mut Vec<Write>) {
+    let mut add = |controller, file: &str, value: String, member: &str| {
+        all.push(Write { controller, file: file.into(), value, at: format!("/pot/limits/{member}") });
+    };
+    if let Some(bytes) = limits.memory {
+        add("memory", "memory.max", bytes.to_string(), "memory");
+    }
+    if let Some(millicpus) = limits.millicpus {
+        add("cpu", "cpu.max", format!("{} {PERIOD}", millicpus * PERIOD / 1000), "cpus");
+    }
+    if let Some(list) = &limits.cpuset {
+        add("cpuset", "cpuset.cpus", list.clone(), "cpuset");
+    }
+    if let Some(pids) = limits.pids {
+        add("pids", "pids.max", pids.to_string(), "pids");
+    }
+    if limits.disk.is_some() {
+        draft.not_yet("/pot/limits/disk");
+    }
+}
+
+/// `max` for the OCI's -1.
+fn or_max(n: i64) -> String {
+    if n < 0 { "max".into() } else { n.to_string() }
+}
+
+/// cgroup v1's cpu.shares (2 to 262144, 1024 by default) as cgroup v2's cpu.weight (1 to 10000, 100 by default).
+/// The conversion that runc and crun share since 2025 (opencontainers/cgroups `ConvertCPUSharesToCgroupV2Value`,
+/// <https://github.com/containers/crun/pull/1767>) is quadratic in the logarithm; this one is the linear one of
+/// KEP-2254 that was used before and that the OCI specification names.
+fn weight(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+fn of_linux(draft: &mut Draft<'_>, resources: &LinuxResources, all: &mut Vec<Write>) {
+    let mut add = |controller, file: &str, value: String, member: &str| {
+        all.push(Write { controller, file: file.into(), value, at: format!("/linux/resources/{member}") });
+    };
+    if let Some(memory) = resources.memory() {
+        if let Some(limit) = memory.limit() {
+            add("memory", "memory.max", or_max(limit), "memory/limit");
+        }
+        if let Some(low) = memory.reservation() {
+            add("memory", "memory.low", or_max(low), "memory/reservation");
+        }
+        if let Some(swap) = memory.swap() {
+            // The OCI counts memory and swap together, cgroup v2 swap alone (config-linux.md, "Memory").
+            let alone = match memory.limit() {
+                _ if swap < 0 => -1,
+                Some(limit) if limit >= 0 && swap >= limit => swap - limit,
+                _ => {
+                    draft.refuse("/linux/resources/memory/swap", "needs a memory limit that is not above it");
+                    0
+                }
+            };
+            add("memory", "memory.swap.max", or_max(alone), "memory/swap");
+        }
+        if memory.disable_oom_killer() == Some(true) {
+            draft.refuse("/linux/resources/memory/disableOOMKiller", "cgroup v2 cannot do this");
+        }
+        if memory.swappiness().is_some() {
+            draft.refuse("/linux/resources/memory/swappiness", "cgroup v2 cannot do this");
+        }
+    }
+    if let Some(cpu) = resources.cpu() {
+        if let Some(shares) = cpu.shares().filter(|shares| *shares != 0) {
+            add("cpu", "cpu.weight", weight(shares).to_string(), "cpu/shares");
+        }
+        if cpu.quota().is_some() || cpu.period().is_some() {
+            let quota = cpu.quota().filter(|quota| *quota > 0).map_or_else(|| "max".into(), |n| n.to_string());
+            add("cpu", "cpu.max", format!("{quota} {}", cpu.period().unwrap_or(PERIOD)), "cpu/quota");
+        }
+        if let Some(burst) = cpu.burst() {
+            add("cpu", "cpu.max.burst", burst.to_string(), "cpu/burst");
+        }
+        if let Some(idle) = cpu.idle() {
+            add("cpu", "cpu.idle", idle.to_string(), "cpu/idle");
+        }
+        if let Some(cpus) = cpu.cpus().as_ref().filter(|list| !list.is_empty()) {
+            add("cpuset", "cpuset.cpus", cpus.clone(), "cpu/cpus");
+        }
+        if let Some(mems) = cpu.mems().as_ref().filter(|list| !list.is_empty()) {
+            add("cpuset", "cpuset.mems", mems.clone(), "cpu/mems");
+        }
+        for (name, given) in
+            [("realtimeRuntime", cpu.realtime_runtime().is_some()), ("realtimePeriod", cpu.realtime_period().is_some())]
+        {
+            if given {
+                draft.refuse(format!("/linux/resources/cpu/{name}"), "cgroup v2 cannot do this");
+            }
+        }
+    }
+    if let Some(pids) = resources.pids() {
+        let limit = if pids.limit() > 0 { pids.limit().to_string() } else { "max".into() };
+        add("pids", "pids.max", limit, "pids/limit");
+    }
+    for (n, huge) in resources.hugepage_limits().iter().flatten().enumerate() {
+        let file = format!("hugetlb.{}.max", huge.page_size());
+        add("hugetlb", &file, or_max(huge.limit()), &format!("hugepageLimits/{n}"));
+    }
+    let mut unified: Vec<_> = resources.unified().iter().flatten().collect();
+    unified.sort();
+    for (file, value) in unified {
+        let at = format!("/linux/resources/unified/{}", file.replace('/', "~1"));
+        if file.contains('/') || !file.contains('.') {
+            draft.refuse(at, "is not the name of a file of a cgroup");
+            continue;
+        }
+        // `cgroup.freeze` and its like are there without a controller.
+        let controller = ["cpu", "cpuset", "hugetlb", "io", "memory", "misc", "pids", "rdma"]
+            .into_iter()
+            .find(|name| file.split('.').next() == Some(name))
+            .unwrap_or("");
+        all.push(Write { controller, file: file.clone(), value: value.clone(), at });
+    }
+    for (name, given) in [
+        ("blockIO", resources.block_io().is_some()),
+        ("network", resources.network().is_some()),
+        ("rdma", resources.rdma().is_some()),
+    ] {
+        if given {
+            draft.not_yet(format!("/linux/resources/{name}"));
+        }
+    }
+}

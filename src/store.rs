@@ -1,0 +1,286 @@
+//! Where containers are noted: one directory each below `--root`.
+//!
+//! ```text
+//! <root>/<id>/            its flock is the container's lock
+//!     config.json         what the bundle said at create, whatever happens to the bundle later
+//!     journal             what must be taken back
+//!     state.json          who it is; there from the moment the container is created, put there by rename
+//!     unmaking.json       the same, from the moment that its delete has begun
+//!     start.sock          the waiting first process listens here
+//! ```
+//!
+//! While the first process waits it holds a lock on `config.json`, through a descriptor that exec closes: whether that
+//! lock is held is the difference between *created* and *running*, and no file must be kept right for it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Doing, Error, Result};
+use crate::id::ContainerId;
+use crate::journal::Journal;
+use crate::state::Record;
+
+/// The directory of all containers.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// The directory of one container.
+#[derive(Debug)]
+pub struct Entry {
+    dir: PathBuf,
+    id: ContainerId,
+}
+
+/// The container's lock: while it is held, no other potrun changes the container.
+#[derive(Debug)]
+pub struct Lock(#[allow(dead_code)] File);
+
+impl Store {
+    /// The store at `root`, which need not exist yet.
+    #[must_use]
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes the entry of a new container and takes its lock.
+    ///
+    /// # Errors
+    /// The id is taken, or the kernel's words.
+    pub fn create(&self, id: &ContainerId) -> Result<(Entry, Lock)> {
+        let entry = self.entry(id);
+        let mut private = DirBuilder::new();
+        private.mode(0o700);
+        let mut made = private.create(&entry.dir);
+        if made.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+            private.recursive(true).create(&self.root).doing(|| format!("create {}", self.root.display()))?;
+            made = private.recursive(false).create(&entry.dir);
+        }
+        match made {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(taken(&entry)),
+            other => other.doing(|| format!("create {}", entry.dir.display()))?,
+        }
+        // Between mkdir and flock a gc may have removed the empty entry: then the id is somebody else's now.
+        let lock = entry.lock()?;
+        Ok((entry, lock))
+    }
+
+    /// The entry of an existing container.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn find(&self, id: &ContainerId) -> Result<Entry> {
+        let entry = self.entry(id);
+        match fs::metadata(&entry.dir) {
+            Ok(_) => Ok(entry),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(missing()),
+            Err(e) => Err(e).doing(|| format!("look at {}", entry.dir.display())),
+        }
+    }
+
+    /// All entries, by id.
+    ///
+    /// # Errors
+    /// The directory cannot be read; that it is not there means that it is empty.
+    pub fn entries(&self) -> Result<Vec<Entry>> {
+        let doing = || format!("read {}", self.root.display());
+        let listing = match fs::read_dir(&self.root) {
+            Ok(listing) => listing,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(e).doing(doing),
+        };
+        let mut entries = Vec::new();
+        for item in listing {
+            let name = item.doing(doing)?.file_name();
+            // What is not an id is not ours.
+            if let Some(id) = name.to_str().and_then(|name| ContainerId::new(name).ok()) {
+                entries.push(self.entry(&id));
+            }
+        }
+        entries.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(entries)
+    }
+
+    fn entry(&self, id: &ContainerId) -> Entry {
+        Entry { dir: self.root.join(id.as_str()), id: id.clone() }
+    }
+}
+
+/// runc's words, which containerd and podman look for.
+#[must_use]
+pub fn missing() -> Error {
+    Error::caller("container does not exist")
+}
+
+fn taken(entry: &Entry) -> Error {
+    let error = Error::caller("container with given ID already exists");
+    match entry.record() {
+        Ok(None) => error.hint(format!("its create is under way, or died: potrun delete --force {}", entry.id)),
+        _ => error,
+    }
+}
+
+impl Entry {
+    /// The container.
+    #[must_use]
+    pub fn id(&self) -> &ContainerId {
+        &self.id
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The saved config.json.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("config.json")
+    }
+
+    /// Where the first process listens.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("start.sock")
+    }
+
+    /// Takes the lock, waiting for whoever holds it.
+    ///
+    /// # Errors
+    /// The container is gone, or the kernel's words.
+    pub fn lock(&self) -> Result<Lock> {
+        let dir = self.open()?;
+        dir.lock().doing(|| format!("lock {}", self.dir.display()))?;
+        self.same(dir)
+    }
+
+    /// Takes the lock if nobody holds it.
+    ///
+    /// # Errors
+    /// The container is gone, or the kernel's words.
+    pub fn try_lock(&self) -> Result<Option<Lock>> {
+        let dir = self.open()?;
+        match dir.try_lock() {
+            Ok(()) => self.same(dir).map(Some),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(e)) => Err(e).doing(|| format!("lock {}", self.dir.display())),
+        }
+    }
+
+    fn open(&self) -> Result<File> {
+        match File::open(&self.dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(missing()),
+            other => other.doing(|| format!("open {}", self.dir.display())),
+        }
+    }
+
+    /// Whoever held the lock before may have removed the directory, and another may have made it anew.
+    fn same(&self, locked: File) -> Result<Lock> {
+        let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        match (locked.metadata().map(place), fs::metadata(&self.dir).map(place)) {
+            (Ok(locked_at), Ok(there)) if locked_at == there => Ok(Lock(locked)),
+            _ => Err(missing()),
+        }
+    }
+
+    /// Keeps the configuration. The descriptor that is returned holds a lock: see the top of this file.
+    ///
+    /// # Errors
+    /// The kernel's words.
+    pub fn keep_config(&self, config: &[u8]) -> Result<File> {
+        let path = self.config();
+        let doing = || format!("write {}", path.display());
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).doing(doing)?;
+        file.write_all(config).doing(doing)?;
+        file.lock().doing(doing)?;
+        Ok(file)
+    }
+
+    /// Whether the first process still waits.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        let Ok(file) = File::open(self.config()) else { return false };
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+    }
+
+    /// The journal.
+    ///
+    /// # Errors
+    /// It cannot be opened, or is damaged.
+    pub fn journal(&self) -> Result<Journal> {
+        let path = self.dir.join("journal");
+        Journal::open(&path).doing(|| format!("open {}", path.display()))
+    }
+
+    /// Keeps the record; from now on the container is created.
+    ///
+    /// # Errors
+    /// The kernel's words.
+    pub fn keep(&self, record: &Record) -> Result<()> {
+        let (path, part) = (self.dir.join("state.json"), self.dir.join("state.json.part"));
+        let json = serde_json::to_vec(record).doing(|| "write state.json")?;
+        fs::write(&part, json).and_then(|()| fs::rename(&part, &path)).doing(|| format!("write {}", path.display()))
+    }
+
+    /// The record, if the container got that far.
+    ///
+    /// # Errors
+    /// It cannot be read or understood.
+    pub fn record(&self) -> Result<Option<Record>> {
+        for name in ["state.json", "unmaking.json"] {
+            let path = self.dir.join(name);
+            let doing = || format!("read {}", path.display());
+            match fs::read(&path) {
+                Ok(json) => return serde_json::from_slice(&json).map(Some).doing(doing),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e).doing(doing),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Notes that the container is being unmade: whoever finds it so finishes that.
+    ///
+    /// # Errors
+    /// The kernel's words.
+    pub fn unmake(&self) -> Result<()> {
+        let (from, to) = (self.dir.join("state.json"), self.dir.join("unmaking.json"));
+        match fs::rename(&from, &to) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.doing(|| format!("rename {}", from.display())),
+        }
+    }
+
+    /// Whether the container is whole: made, and not being unmade.
+    #[must_use]
+    pub fn whole(&self) -> bool {
+        self.dir.join("state.json").exists()
+    }
+
+    /// Removes the entry: the files of known names, then the directory. What is already gone is no error.
+    ///
+    /// # Errors
+    /// The kernel's words.
+    pub fn remove(&self) -> Result<()> {
+        let gone = |result: io::Result<()>| match result {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        };
+        // The record goes first: without it the container is known as one whose making or unmaking must be finished.
+        for name in ["state.json", "state.json.part", "unmaking.json", "start.sock", "config.json", "journal"] {
+            let path = self.dir.join(name);
+            gone(fs::remove_file(&path)).doing(|| format!("remove {}", path.display()))?;
+        }
+        gone(fs::remove_dir(&self.dir)).doing(|| format!("remove {}", self.dir.display()))
+    }
+}

@@ -1,0 +1,116 @@
+//! One file per verb: argv in, exit code out.
+
+pub mod base;
+pub mod create;
+pub mod delete;
+pub mod exec;
+pub mod features;
+pub mod fscomp;
+pub mod gc;
+pub mod kill;
+pub mod list;
+pub mod pause;
+pub mod plan;
+pub mod ps;
+pub mod run;
+pub mod show;
+pub mod spec;
+pub mod start;
+
+use crate::apply::{Left, take_back};
+use crate::error::{Error, Result, Who};
+use crate::host::{This, this};
+use crate::id::ContainerId;
+use crate::state::{Record, State, Status};
+use crate::store::{Entry, Store};
+
+/// The id of a caller.
+fn id(text: &str) -> Result<ContainerId> {
+    ContainerId::new(text).map_err(|e| Error::caller(e.to_string()))
+}
+
+/// A bundle that was not taken.
+fn refused(error: crate::bundle::BundleError) -> Error {
+    match error {
+        crate::bundle::BundleError::Refused(refusal) => Error::new(Who::Author, refusal.to_string()),
+        read @ crate::bundle::BundleError::Read { .. } => Error::operator(read.to_string()).because_of(&read),
+    }
+}
+
+/// A container that is there, with its record and its status. A container whose making never ended has no record.
+fn find(store: &Store, id: &ContainerId) -> Result<(Entry, Option<Record>, Status)> {
+    let entry = store.find(id)?;
+    let record = entry.record()?;
+    let status = status(&entry, record.as_ref())?;
+    Ok((entry, record, status))
+}
+
+/// A container that is made, and its status.
+fn find_made(store: &Store, id: &ContainerId) -> Result<(Entry, Record, Status)> {
+    let (entry, record, status) = find(store, id)?;
+    let record = record.ok_or_else(|| Error::caller(format!("container is {status}, and its create never ended")))?;
+    Ok((entry, record, status))
+}
+
+/// What the kernel says of a container.
+fn status(entry: &Entry, record: Option<&Record>) -> Result<Status> {
+    let Some(record) = record else {
+        // Whoever makes it holds the lock.
+        let busy = entry.try_lock()?.is_none();
+        return Ok(if busy { Status::Creating } else { Status::Stopped });
+    };
+    let alive = this::process::alive(&record.process)
+        .map_err(|e| Error::operator(format!("look at process {}", record.process.pid)).because(e))?;
+    Ok(match record.cgroup.as_deref() {
+        _ if !alive => Status::Stopped,
+        Some(cgroup) if this::process::frozen(cgroup) => Status::Paused,
+        _ if entry.waits() => Status::Created,
+        _ => Status::Running,
+    })
+}
+
+/// Takes back everything of a container and removes its entry. The caller holds its lock.
+fn unmake(host: &mut This, entry: &Entry) -> Result<()> {
+    entry.unmake()?;
+    let left = take_back(host, &mut entry.journal()?);
+    if left.is_empty() {
+        return entry.remove();
+    }
+    Err(report(Error::operator("not everything could be taken back"), &left))
+}
+
+/// Says what is left.
+fn report(error: Error, left: &[Left]) -> Error {
+    left.iter()
+        .fold(error, |error, one| error.hint(format!("left: {} failed: {}", one.op, crate::error::chain(&*one.source))))
+}
+
+/// Runs the hooks of a moment that the record keeps.
+fn hooks(record: &Record, moment: crate::op::Moment) -> Result<()> {
+    for hook in record.hooks.iter().filter(|hook| hook.moment == moment) {
+        this::run_hook(hook, State::of(record, Status::Running))
+            .map_err(|e| Error::operator(hook.to_string()).because(e))?;
+    }
+    Ok(())
+}
+
+/// Writes a verb's result to stdout; that the reader has gone is no failure.
+fn print(text: &str) -> Result<()> {
+    use std::io::Write;
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::operator("write the result").because(e)),
+        _ => Ok(()),
+    }
+}
+
+/// Rows in columns, three blanks apart, as runc has them.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        format!("{}\n", cells.collect::<Vec<_>>().join("   ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}

@@ -1,0 +1,118 @@
+//! `spec`: a config.json to begin with.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::cli::{self, Context};
+use crate::error::{Doing, Error, Result};
+use crate::state::OCI_VERSION;
+
+/// Arguments of `spec`.
+#[derive(Debug, Args)]
+pub struct Spec {
+    /// Directory that config.json is written to
+    #[arg(short, long, default_value = ".", value_name = "DIR")]
+    bundle: PathBuf,
+    /// For a caller without root: root inside is the caller outside
+    #[arg(long)]
+    rootless: bool,
+    /// A pot that is cloned from this base
+    #[arg(long, value_name = "NAME")]
+    base: Option<String>,
+}
+
+impl cli::Run for Spec {
+    fn run(&self, _: &Context) -> Result<u8> {
+        let path = self.bundle.join("config.json");
+        let config = match &self.base {
+            Some(base) => pot(base),
+            None => plain(self.rootless),
+        };
+        let text = serde_json::to_string_pretty(&config).doing(|| "write JSON")? + "\n";
+        let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::caller(format!("{} exists; it is left alone", path.display())));
+            }
+            other => other.doing(|| format!("create {}", path.display()))?,
+        };
+        file.write_all(text.as_bytes()).doing(|| format!("write {}", path.display()))?;
+        Ok(0)
+    }
+}
+
+fn process() -> Value {
+    json!({
+        "terminal": true,
+        "user": {"uid": 0, "gid": 0},
+        "args": ["sh"],
+        "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
+        "cwd": "/",
+    })
+}
+
+/// A pot for either operating system: what is not said is what pots have.
+fn pot(base: &str) -> Value {
+    json!({
+        "ociVersion": OCI_VERSION,
+        "process": process(),
+        "hostname": "pot",
+        "pot": {"base": {"release": base}, "network": {"type": "inherit"}},
+    })
+}
+
+/// runc's example configuration, so that what works there works here.
+fn plain(rootless: bool) -> Value {
+    let kept = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
+    let mut process = process();
+    process["capabilities"] = json!({"bounding": kept, "effective": kept, "permitted": kept});
+    process["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}]);
+    process["noNewPrivileges"] = json!(true);
+    let mut namespaces = vec!["pid", "ipc", "uts", "mount", "cgroup"];
+    let mut sysfs = json!({
+        "destination": "/sys", "type": "sysfs", "source": "sysfs",
+        "options": ["nosuid", "noexec", "nodev", "ro"],
+    });
+    let mut devpts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+    if rootless {
+        namespaces.push("user");
+        sysfs = json!({"destination": "/sys", "type": "none", "source": "/sys", "options": ["rbind", "nosuid", "noexec", "nodev", "rro"]});
+    } else {
+        namespaces.push("network");
+        devpts.push("gid=5");
+    }
+    let mut linux = json!({
+        "namespaces": namespaces.iter().map(|kind| json!({"type": kind})).collect::<Vec<_>>(),
+        "maskedPaths": [
+            "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+            "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi",
+        ],
+        "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+    });
+    if rootless {
+        let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        linux["uidMappings"] = json!([{"containerID": 0, "hostID": uid, "size": 1}]);
+        linux["gidMappings"] = json!([{"containerID": 0, "hostID": gid, "size": 1}]);
+    } else {
+        linux["resources"] = json!({"devices": [{"allow": false, "access": "rwm"}]});
+    }
+    json!({
+        "ociVersion": OCI_VERSION,
+        "process": process,
+        "root": {"path": "rootfs", "readonly": true},
+        "hostname": "potrun",
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+            {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": devpts},
+            {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]},
+            {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
+            sysfs,
+            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]},
+        ],
+        "linux": linux,
+    })
+}
