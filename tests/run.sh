@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# All tests. What cannot run here says "skipped" and why; anything that fails ends the script with 1 after the rest has run.
+#
+# usage: tests/run.sh [STEP...]        steps: format lint test conformance demo freebsd (default: all)
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+passed=0 failed=0 skipped=0
+step() { # name, command...: 0 passed, 77 skipped, else failed
+    local name=$1 status
+    shift
+    printf '\n=== %s: %s\n' "$name" "$*"
+    "$@"
+    status=$?
+    case $status in
+    0) passed=$((passed + 1)) ;;
+    77) skipped=$((skipped + 1)) && echo "skipped: $name" ;;
+    *) failed=$((failed + 1)) && echo "FAILED: $name (exit $status)" ;;
+    esac
+}
+
+format() { cargo fmt --all --check; }
+lint() { cargo clippy --workspace --all-targets --quiet -- -D warnings; }
+unit() { cargo test --workspace --quiet; }
+
+conformance() {
+    if [ "$(id -u)" != 0 ] || [ "$(uname -s)" != Linux ]; then
+        echo "skipped: conformance: takes root on Linux"
+        return 77
+    fi
+    cargo build --workspace --quiet || return 1
+    local bin
+    bin=target/$(rustc -vV | sed -n 's/^host: //p')/debug
+    local status=0
+    # Proven on runc first: a suite that runc fails says nothing about potrun.
+    if tests/install.sh runc; then
+        "$bin/conformance" --runtime "$(PATH=$PATH:/usr/sbin command -v runc)" --cgroups v1 | tail -n 1 || status=1
+    else
+        echo "skipped: conformance of runc: it cannot be installed here"
+    fi
+    "$bin/conformance" --runtime "$PWD/$bin/potrun" --cgroups v2 | grep -v ^passed || true
+    [ "${PIPESTATUS[0]}" = 0 ] || status=1
+    return $status
+}
+
+export CARGO_TERM_COLOR=never
+tests/install.sh cc busybox ps tar xz strace || true # what is missing is skipped, by name, where it is needed
+wanted=("$@")
+[ $# -gt 0 ] || wanted=(format lint test conformance demo freebsd)
+for name in "${wanted[@]}"; do
+    case $name in
+    format) step format format ;;
+    lint) step lint lint ;;
+    test) step test unit ;;
+    conformance) step conformance conformance ;;
+    demo) step demo tests/demo.sh "${DEMO:-debian}" ;;
+    freebsd) step freebsd tests/freebsd.sh ;;
+    *) echo "no step $name" >&2 && exit 2 ;;
+    esac
+done
+printf '\n%s passed, %s failed, %s skipped\n' "$passed" "$failed" "$skipped"
+[ "$failed" = 0 ]
