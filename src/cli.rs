@@ -140,7 +140,7 @@ fn go<T: Run>(verb: &Verb, arguments: &[OsString], context: &Context) -> Result<
         .and_then(|found| T::from_arg_matches(&found));
     let this = read.unwrap_or_else(|e| e.exit());
     this.run(context).map_err(|e| match this.subject() {
-        Some(id) => e.during(format!("{} {id}", verb.name)),
+        Some(id) => e.during(format!("{} {}", verb.name, id.escape_debug())),
         None => e,
     })
 }
@@ -162,7 +162,8 @@ pub fn main() -> ExitCode {
     let log = match global.log() {
         Ok(log) => log,
         Err(e) => {
-            say(&Error::operator("open the log").because(e));
+            let path = global.log.as_deref().unwrap_or("".as_ref());
+            say(&Error::operator(format!("open the log {}", path.display())).because(e));
             return ExitCode::FAILURE;
         }
     };

@@ -60,18 +60,23 @@ impl Store {
         let entry = self.entry(id);
         let mut private = DirBuilder::new();
         private.mode(0o700);
-        let mut made = private.create(&entry.dir);
-        if made.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
-            private.recursive(true).create(&self.root).doing(|| format!("create {}", self.root.display()))?;
-            made = private.recursive(false).create(&entry.dir);
+        loop {
+            let mut made = private.create(&entry.dir);
+            if made.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+                private.recursive(true).create(&self.root).doing(|| format!("create {}", self.root.display()))?;
+                made = private.recursive(false).create(&entry.dir);
+            }
+            match made {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(taken(&entry)),
+                other => other.doing(|| format!("create {}", entry.dir.display()))?,
+            }
+            match entry.lock() {
+                Ok(lock) => return Ok((entry, lock)),
+                // Between mkdir and flock a gc has removed the empty entry.
+                Err(_) if !entry.dir.exists() => {}
+                Err(_) => return Err(taken(&entry)),
+            }
         }
-        match made {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(taken(&entry)),
-            other => other.doing(|| format!("create {}", entry.dir.display()))?,
-        }
-        // Between mkdir and flock a gc may have removed the empty entry: then the id is somebody else's now.
-        let lock = entry.lock()?;
-        Ok((entry, lock))
     }
 
     /// The entry of an existing container.
@@ -213,6 +218,12 @@ impl Entry {
         matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
+    /// Whether there is a journal.
+    #[must_use]
+    pub fn has_journal(&self) -> bool {
+        self.dir.join("journal").exists()
+    }
+
     /// The journal.
     ///
     /// # Errors
@@ -222,14 +233,30 @@ impl Entry {
         Journal::open(&path).doing(|| format!("open {}", path.display()))
     }
 
-    /// Keeps the record; from now on the container is created.
+    /// Writes the record down where only [`unfinished`](Self::unfinished) finds it.
     ///
     /// # Errors
     /// The kernel's words.
-    pub fn keep(&self, record: &Record) -> Result<()> {
-        let (path, part) = (self.dir.join("state.json"), self.dir.join("state.json.part"));
+    pub fn prepare(&self, record: &Record) -> Result<()> {
+        let part = self.dir.join("state.json.part");
         let json = serde_json::to_vec(record).doing(|| "write state.json")?;
-        fs::write(&part, json).and_then(|()| fs::rename(&part, &path)).doing(|| format!("write {}", path.display()))
+        fs::write(&part, json).doing(|| format!("write {}", part.display()))
+    }
+
+    /// Keeps the record that was prepared; from now on the container is created.
+    ///
+    /// # Errors
+    /// The kernel's words.
+    pub fn keep(&self) -> Result<()> {
+        let (path, part) = (self.dir.join("state.json"), self.dir.join("state.json.part"));
+        fs::rename(&part, &path).doing(|| format!("write {}", path.display()))
+    }
+
+    /// The record of a container whose create died at its last step: its first process may live. One that cannot be
+    /// read was being written, when that process still ended with its potrun.
+    #[must_use]
+    pub fn unfinished(&self) -> Option<Record> {
+        serde_json::from_slice(&fs::read(self.dir.join("state.json.part")).ok()?).ok()
     }
 
     /// The record, if the container got that far.

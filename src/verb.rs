@@ -21,6 +21,7 @@ use crate::apply::{Left, take_back};
 use crate::error::{Error, Result, Who};
 use crate::host::{This, this};
 use crate::id::ContainerId;
+use crate::op::Op;
 use crate::state::{Record, State, Status};
 use crate::store::{Entry, Store};
 
@@ -72,7 +73,19 @@ fn status(entry: &Entry, record: Option<&Record>) -> Result<Status> {
 /// Takes back everything of a container and removes its entry. The caller holds its lock.
 fn unmake(host: &mut This, entry: &Entry) -> Result<()> {
     entry.unmake()?;
-    let left = take_back(host, &mut entry.journal()?);
+    if let Some(Record { process, .. }) = entry.unfinished() {
+        this::process::kill(&process)
+            .map_err(|e| Error::operator(format!("kill process {}", process.pid)).because(e))?;
+    }
+    let lost = !entry.has_journal();
+    let mut journal = entry.journal()?;
+    // Somebody removed it: the record knows of the group at least, and gc finds layers by their marks.
+    if let (true, Ok(Some(Record { cgroup: Some(path), .. }))) = (lost, entry.record()) {
+        for op in [Op::RemoveCgroup { path: path.clone() }, Op::KillAll { cgroup: Some(path) }] {
+            journal.note(op).map_err(|e| Error::operator("write the journal").because(e))?;
+        }
+    }
+    let left = take_back(host, &mut journal);
     if left.is_empty() {
         return entry.remove();
     }

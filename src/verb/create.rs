@@ -106,7 +106,15 @@ impl Create {
         }
         let (entry, lock) = store.create(&id)?;
         let mut making = Making { bundle, plan: &plan, id: &id, entry, supervisor };
-        let mut journal = making.entry.journal()?;
+        let mut journal = match making.entry.journal() {
+            Ok(journal) => journal,
+            Err(error) => {
+                return Err(match making.entry.remove() {
+                    Ok(()) => error,
+                    Err(e) => error.hint(format!("left: {}", e.chain())),
+                });
+            }
+        };
         match making.make(&mut journal, console, self) {
             Ok((host, record)) => Ok(Created { host, entry: making.entry, record, lock }),
             Err((error, mut host)) => Err(making.unmake(&mut host, &mut journal, error)),
@@ -146,11 +154,17 @@ impl Making<'_> {
         carried_out(host, &self.plan.ops)?;
         apply(host, journal, &self.plan.ops).map_err(failed)?;
         let record = self.record(host)?;
-        self.entry.keep(&record)?;
+        self.entry.prepare(&record)?;
         if let Some(path) = &args.pid_file {
             write_pid(path, record.process.pid)?;
         }
         host.commit().doing(|| "let the first process wait")?;
+        // Last of all: the container is created, with a first process that waits, or it is not.
+        self.entry.keep().inspect_err(|_| {
+            if let Err(e) = this::process::kill(&record.process) {
+                tracing::warn!("kill process {}: {e}", record.process.pid);
+            }
+        })?;
         host.release();
         Ok(record)
     }

@@ -36,7 +36,11 @@ impl cli::Run for Delete {
             Err(_) if self.force && !entry.dir().exists() => return Ok(0),
             other => other?,
         };
-        let record = entry.record()?;
+        let record = match entry.record() {
+            // Damaged: the journal still says what to take back.
+            Err(_) if self.force => None,
+            other => other?,
+        };
         let status = super::status(&entry, record.as_ref());
         // Holding the lock ourselves, nobody is creating it.
         let status = match status? {
@@ -54,6 +58,8 @@ impl cli::Run for Delete {
 
 /// Ends and takes back a container whose lock the caller holds.
 pub(super) fn delete(entry: &Entry, record: Option<&Record>) -> Result<()> {
+    // From here on it is one whose delete must be finished, whoever finds it.
+    entry.unmake()?;
     if let Some(record) = record {
         this::process::kill(&record.process).doing(|| format!("kill process {}", record.process.pid))?;
     }

@@ -55,13 +55,16 @@ fn parse(text: &str) -> Result<i32> {
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let real_time = |offset: &str| offset.trim_start_matches(['+', '-']).parse::<i32>().ok();
+    let real_time = |offset: &str, sign| {
+        let digits = offset.strip_prefix(sign).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
+        digits.and_then(|digits| digits.parse::<i32>().ok()).filter(|n| *n <= 30)
+    };
     if let Some(offset) = name.strip_prefix("RTMIN") {
-        let n = if offset.is_empty() { Some(0) } else { real_time(offset) };
+        let n = if offset.is_empty() { Some(0) } else { real_time(offset, '+') };
         return n.map(|n| 34 + n).filter(|n| *n <= 64).ok_or_else(unknown);
     }
     if let Some(offset) = name.strip_prefix("RTMAX") {
-        let n = if offset.is_empty() { Some(0) } else { real_time(offset) };
+        let n = if offset.is_empty() { Some(0) } else { real_time(offset, '-') };
         return n.map(|n| 64 - n).filter(|n| *n >= 34).ok_or_else(unknown);
     }
     format!("SIG{name}").parse::<Signal>().map(|signal| signal as i32).map_err(|_| unknown())
@@ -78,7 +81,7 @@ mod tests {
         {
             assert_eq!(parse(text).unwrap(), number, "{text}");
         }
-        for text in ["", "BADSIG", "0", "65", "-9", "9x", "SIGSIGTERM", "RTMIN+99"] {
+        for text in ["", "BADSIG", "0", "65", "-9", "9x", "SIGSIGTERM", "RTMIN+99", "RTMIN-1", "RTMAX+1"] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

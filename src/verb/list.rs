@@ -30,17 +30,18 @@ pub enum Form {
 
 impl cli::Run for List {
     fn run(&self, context: &Context) -> Result<u8> {
-        let mut states = Vec::new();
+        let (mut states, mut failed) = (Vec::new(), None);
         for entry in Store::at(&context.root).entries()? {
             match super::show::state(&entry) {
                 Ok(state) => states.push(state),
                 // Deleted since the directory was read.
                 Err(_) if !entry.dir().exists() => {}
-                Err(e) => return Err(e.during(entry.id().to_string())),
+                // One that is damaged must not hide the others.
+                Err(e) => failed = Some(e.during(entry.id().to_string())),
             }
         }
         super::print(&self.text(&states)?)?;
-        Ok(0)
+        failed.map_or(Ok(0), Err)
     }
 }
 

@@ -25,6 +25,10 @@ impl cli::Run for Start {
         let id = super::id(&self.id)?;
         let entry = Store::at(&context.root).find(&id)?;
         let _lock = entry.lock()?;
+        if entry.record()?.is_none() {
+            // Whoever was making it would hold the lock.
+            return Err(Error::caller("container is stopped, and its create never ended"));
+        }
         let (entry, record, status) = super::find_made(&Store::at(&context.root), &id)?;
         match status {
             Status::Created => start(&entry, &record).map(|()| 0),

@@ -77,5 +77,5 @@ fn copy() -> io::Result<std::os::fd::OwnedFd> {
 /// # Errors
 /// close_range(2)'s.
 pub fn close_on_exec(preserve: u32) -> io::Result<()> {
-    sys::close_on_exec_from(3 + preserve)
+    sys::close_on_exec_from(preserve.saturating_add(3))
 }

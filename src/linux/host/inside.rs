@@ -159,16 +159,24 @@ impl Inside<'_> {
 
     fn join_namespaces(&self) -> Result<(), Trouble> {
         if let Some(like) = &self.prepared.like {
-            // Joining a user namespace first gives the right to join the others (setns(2), one call does all).
-            let all = libc::CLONE_NEWNS
-                | libc::CLONE_NEWNET
-                | libc::CLONE_NEWIPC
-                | libc::CLONE_NEWUTS
-                | libc::CLONE_NEWCGROUP;
-            let user =
-                if program::same_user_namespace(like.as_fd(), self.spawn.like)? { 0 } else { libc::CLONE_NEWUSER };
-            sys::setns(like.as_fd(), all | user).map_err(|e| format!("join the container's namespaces: {e}"))?;
-            if user != 0 {
+            // Joining a user namespace first gives the right to join the others (setns(2), one call does all); but not
+            // those that are the host's, which need no joining.
+            let kinds = [
+                ("mnt", libc::CLONE_NEWNS),
+                ("net", libc::CLONE_NEWNET),
+                ("ipc", libc::CLONE_NEWIPC),
+                ("uts", libc::CLONE_NEWUTS),
+                ("cgroup", libc::CLONE_NEWCGROUP),
+                ("user", libc::CLONE_NEWUSER),
+            ];
+            let mut others = 0;
+            for (name, flag) in kinds {
+                others |= if program::same_namespace(self.spawn.like, name)? { 0 } else { flag };
+            }
+            if others != 0 {
+                sys::setns(like.as_fd(), others).map_err(|e| format!("join the container's namespaces: {e}"))?;
+            }
+            if others & libc::CLONE_NEWUSER != 0 {
                 sys::set_ids(None, 0, 0)?;
             }
         }
@@ -267,7 +275,12 @@ impl Inside<'_> {
                 }
                 let target = layer.join("root");
                 mount(Some("overlay"), &target, Some("overlay"), MsFlags::empty(), Some(data.as_str()))?;
-                Ok(open_path(&target)?)
+                let root = open_path(&target)?;
+                // Where the kernel cannot make its work directory, it mounts read-only and says nothing.
+                if nix::sys::statvfs::fstatvfs(&root)?.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) {
+                    return Err(format!("{} cannot be written to: is the disk full?", layer.display()).into());
+                }
+                Ok(root)
             }
         }
     }

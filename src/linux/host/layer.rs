@@ -9,7 +9,7 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
@@ -45,7 +45,11 @@ pub(super) fn create(path: &Path, owner: &Path) -> io::Result<()> {
     let made = symlink(owner, path.join("owner")).and_then(|()| {
         let mut inner = DirBuilder::new();
         inner.mode(0o755);
-        ["upper", "work", "root"].iter().try_for_each(|name| inner.create(path.join(name)))
+        ["upper", "work", "root"].iter().try_for_each(|name| {
+            inner.create(path.join(name))?;
+            // Whatever the caller's umask is: upper is what the pot sees as its root.
+            fs::set_permissions(path.join(name), fs::Permissions::from_mode(0o755))
+        })
     });
     if made.is_err() {
         remove(path, owner)?;

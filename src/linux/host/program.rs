@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -52,10 +52,10 @@ pub(super) fn write_proc(path: &Path, value: &str) -> Result<(), Trouble> {
     Ok(io::Write::write_all(&mut fs::File::from(file), value.as_bytes())?)
 }
 
-/// Whether the process of `pidfd` is in our user namespace.
-pub(super) fn same_user_namespace(_pidfd: BorrowedFd<'_>, pid: Option<i32>) -> io::Result<bool> {
+/// Whether process `pid` is in our namespace of a kind, by the kind's name in /proc/PID/ns.
+pub(super) fn same_namespace(pid: Option<i32>, kind: &str) -> io::Result<bool> {
     let Some(pid) = pid else { return Ok(true) };
-    Ok(fs::read_link(format!("/proc/{pid}/ns/user"))? == fs::read_link("/proc/self/ns/user")?)
+    Ok(fs::read_link(format!("/proc/{pid}/ns/{kind}"))? == fs::read_link(format!("/proc/self/ns/{kind}"))?)
 }
 
 /// Numbers of include/uapi/asm-generic/resource.h; the same on all architectures that Rust's Linux targets have but

@@ -61,7 +61,7 @@ impl Child {
         let flags = spawn.namespaces.iter().map(|name| namespace_flag(name)).fold(0, |all, flag| all | flag);
         let flags = flags & !libc::CLONE_NEWCGROUP;
 
-        let pid_namespace = enter_pid_namespace(&mut prepared)?;
+        let pid_namespace = enter_pid_namespace(&mut prepared, spawn.like)?;
         let how = sys::Clone { flags: flags as u64, cgroup: cgroup.as_ref().map(AsFd::as_fd) };
         let cloned = sys::clone3(&how);
         if let Ok(None) = cloned {
@@ -191,7 +191,17 @@ fn compile(seccomp: &LinuxSeccomp) -> Result<Filter, Trouble> {
 
 /// A pid namespace is entered by the children of who joins it: so it is joined here, and left again after the fork.
 /// Returns the one to go back to.
-fn enter_pid_namespace(prepared: &mut Prepared) -> Result<Option<OwnedFd>, Trouble> {
+///
+/// Without root the right to do so comes from the container's user namespace, which is entered for good then: the way
+/// back is closed to who is not root outside.
+fn enter_pid_namespace(prepared: &mut Prepared, like: Option<i32>) -> Result<Option<OwnedFd>, Trouble> {
+    if let (Some(fd), false) = (&prepared.like, nix::unistd::geteuid().is_root())
+        && !super::program::same_namespace(like, "user")?
+    {
+        let both = libc::CLONE_NEWUSER | libc::CLONE_NEWPID;
+        sys::setns(fd.as_fd(), both).map_err(|e| format!("join the container's user namespace: {e}"))?;
+        return Ok(None);
+    }
     let at = prepared.join.iter().position(|(_, kind)| *kind == libc::CLONE_NEWPID);
     let joined = at.map(|at| prepared.join.remove(at).0);
     let Some(fd) = joined.as_ref().or(prepared.like.as_ref()) else { return Ok(None) };
@@ -214,7 +224,14 @@ fn explain(error: io::Error) -> Trouble {
 pub(super) fn close_all_but(preserve: u32, keep: &[&OwnedFd]) -> io::Result<()> {
     let mut kept: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).collect();
     kept.sort_unstable();
-    let mut first = 3 + preserve;
+    let mut first = preserve.saturating_add(3);
+    // Where the caller has opened fewer than it says, potrun's own are among the numbers to keep: the container's
+    // lock would be held by its first process.
+    for fd in (3..first).take_while(|fd| *fd < sys::DESCRIPTORS) {
+        if !kept.contains(&fd) && sys::is_close_on_exec(fd) {
+            sys::close_range(fd, fd)?;
+        }
+    }
     for fd in kept {
         if fd > first {
             sys::close_range(first, fd - 1)?;

@@ -191,6 +191,16 @@ pub(crate) fn close_range(first: c_uint, last: c_uint) -> io::Result<()> {
     Ok(())
 }
 
+/// More descriptors than a process that starts containers has open by then.
+pub(crate) const DESCRIPTORS: c_uint = 1024;
+
+/// Whether `fd` is open and closes by exec.
+pub(crate) fn is_close_on_exec(fd: c_uint) -> bool {
+    // SAFETY: integers only.
+    let flags = unsafe { libc::fcntl(fd as c_int, libc::F_GETFD) };
+    flags != -1 && flags & libc::FD_CLOEXEC != 0
+}
+
 /// The next connection of a listening socket.
 pub(crate) fn accept(listen: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let none = std::ptr::null_mut::<libc::sockaddr>();
