@@ -1,9 +1,22 @@
 //! One binary for all tests of the whole: linked once, run in parallel.
 
+#![allow(clippy::disallowed_methods, reason = "tests start programs and threads, and remove their own directories")]
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+#[cfg(target_os = "linux")]
+mod attack;
 mod base;
 mod bundles;
+#[cfg(target_os = "linux")]
+mod cli;
+#[cfg(target_os = "linux")]
+mod crash;
 mod faults;
 mod laws;
+#[cfg(target_os = "linux")]
+mod life;
 mod parity;
+#[cfg(target_os = "linux")]
+mod sys;
+#[cfg(target_os = "linux")]
+mod util;

@@ -1,0 +1,44 @@
+//! The system calls of the tests that no crate of ours wraps safely.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// A descriptor that becomes readable when process `pid` ends.
+pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: integers only.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor, close-on-exec, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// The descriptor and the text that the other side of a socket has sent.
+pub(crate) fn receive_fd(from: BorrowedFd<'_>) -> io::Result<(OwnedFd, String)> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+    let mut text = [0; 256];
+    let mut bytes = [io::IoSliceMut::new(&mut text)];
+    let mut space = nix::cmsg_space!(RawFd);
+    let message = recvmsg::<()>(from.as_raw_fd(), &mut bytes, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let length = message.bytes;
+    let sent = message.cmsgs()?.find_map(|control| match control {
+        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+        _ => None,
+    });
+    let sent = sent.ok_or_else(|| io::Error::other("no descriptor came"))?;
+    // SAFETY: the kernel has just made this descriptor for us; there was room for one only.
+    let fd = unsafe { OwnedFd::from_raw_fd(sent) };
+    Ok((fd, String::from_utf8_lossy(&text[..length]).into_owned()))
+}
+
+/// Number and arguments of the system call that the traced process `pid` is about to make, if it is.
+pub(crate) fn entered(pid: nix::unistd::Pid) -> nix::Result<Option<(i64, [u64; 6])>> {
+    let info = nix::sys::ptrace::syscall_info(pid)?;
+    if info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
+        return Ok(None);
+    }
+    // SAFETY: `op` says which member of the union the kernel has filled in.
+    let entry = unsafe { info.u.entry };
+    Ok(Some((entry.nr as i64, entry.args)))
+}
