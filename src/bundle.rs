@@ -135,7 +135,7 @@ impl Bundle {
         };
         let dir = dir.canonicalize().map_err(failed(dir))?;
         let path = dir.join("config.json");
-        let mut config = Vec::new();
+        let mut config = Vec::with_capacity(32 << 10); // most are smaller: one read
         File::open(&path).and_then(|file| file.take(MAX_CONFIG + 1).read_to_end(&mut config)).map_err(failed(&path))?;
         Self::parse(dir, config).map_err(Into::into)
     }

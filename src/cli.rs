@@ -150,9 +150,32 @@ fn verbs() -> String {
     VERBS.iter().fold(String::from("Verbs:\n"), |text, verb| text + &format!("  {:<10}{}\n", verb.name, verb.about))
 }
 
+/// The verb that is named on the command line: the first argument that is neither an option nor an option's value.
+fn named() -> Option<&'static Verb> {
+    const WITH_VALUE: &[&str] =
+        &["--root", "--store", "--log", "--log-format", "--log-level", "--rootless", "--cgroup-manager"];
+    let mut arguments = std::env::args_os().skip(1);
+    while let Some(argument) = arguments.next() {
+        let text = argument.to_str()?;
+        if WITH_VALUE.contains(&text) {
+            arguments.next();
+        } else if !text.starts_with('-') {
+            return VERBS.iter().find(|verb| verb.name == text);
+        }
+    }
+    None
+}
+
 /// argv -> verb -> exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    // Before anything else: what this process has done by then is done again.
+    if named().is_some_and(|verb| verb.enters)
+        && let Err(e) = this::exe::protect()
+    {
+        say(&Error::operator("protect potrun's own file").because(e));
+        return ExitCode::FAILURE;
+    }
     let Cli { global, verb: External::Verb(arguments) } = Cli::parse();
     let name = arguments.first().map(|name| name.to_string_lossy()).unwrap_or_default();
     let Some(verb) = VERBS.iter().find(|verb| verb.name == name) else {
@@ -192,9 +215,6 @@ impl Global {
         if self.systemd_cgroup || self.cgroup_manager.as_deref() == Some("systemd") {
             return Err(Error::caller("the systemd cgroup driver is not carried out yet: use cgroupfs"));
         }
-        if verb.enters {
-            this::exe::protect().map_err(|e| Error::operator("protect potrun's own file").because(e))?;
-        }
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         let context = Context {
             root: self.root.as_ref().map_or_else(this::facts::default_root, absolute),
@@ -212,5 +232,15 @@ impl Global {
             drop(tracing::subscriber::set_global_default(open()?));
         }
         open()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
     }
 }

@@ -17,7 +17,7 @@ pub use crate::linux::host::{self as this, LinuxHost as This};
 #[cfg(not(target_os = "linux"))]
 pub use none::{self as this, NoHost as This};
 #[cfg(not(target_os = "linux"))]
-mod none;
+pub mod none;
 
 /// Why an op could not be carried out: the kernel's or a tool's own words.
 pub type Trouble = Box<dyn StdError + Send + Sync>;

@@ -36,7 +36,7 @@ impl Journal {
     /// The file cannot be opened or read, or is damaged ([`io::ErrorKind::InvalidData`]).
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(4 << 10);
         file.read_to_end(&mut text)?;
         // A half line says nothing: half of `-12` must not be read as `-1`, now or by the next potrun.
         let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Lints the workspace for FreeBSD and links a real FreeBSD 14 binary, on Linux, in nothing but target/.
 #
-# usage: tests/freebsd.sh [CLIPPY ARGUMENT...]        (default: --workspace --all-targets)
+# usage: tests/freebsd.sh [CLIPPY ARGUMENT...]        (default: --package potrun --all-targets)
 #
 # Leaves target/x86_64-unknown-freebsd/release/potrun. Exit: 0 all is well, 77 it could not be tried here (the reason
 # is printed as "skipped: ..."), anything else: it does not lint, compile or link.
@@ -123,7 +123,7 @@ link="-Clink-arg=-Wl,--as-needed -Clink-arg=$here/brand.o"
 export CARGO_TARGET_X86_64_UNKNOWN_FREEBSD_RUSTFLAGS="-Lnative=$here/lib $link"
 export CC_x86_64_unknown_freebsd="$here/cc" AR_x86_64_unknown_freebsd="$here/ar"
 
-[ $# -gt 0 ] || set -- --workspace --all-targets
+[ $# -gt 0 ] || set -- --package potrun --all-targets
 cargo clippy $std --target $triple "$@" -- -D warnings
 cargo build $std --target $triple --release --bin potrun
 

@@ -184,6 +184,14 @@ fn open_path(path: &Path) -> std::io::Result<OwnedFd> {
     Ok(open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
+/// Reads a file of the kernel, which does not say how long it is, with as few reads as it takes.
+fn read_text(path: impl AsRef<Path>) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut text = String::with_capacity(8 << 10);
+    File::open(path)?.read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// `/proc/self/fd/N`: the name of what a descriptor refers to, for calls that take only names.
 fn name_of(fd: BorrowedFd<'_>) -> String {
     use std::os::fd::AsRawFd;

@@ -48,7 +48,6 @@ pub struct Create {
 
 /// A container that this process has just created.
 pub(super) struct Created {
-    pub(super) host: This,
     pub(super) entry: Entry,
     pub(super) record: Record,
     /// Held until the caller lets others at the container.
@@ -116,7 +115,7 @@ impl Create {
             }
         };
         match making.make(&mut journal, console, self) {
-            Ok((host, record)) => Ok(Created { host, entry: making.entry, record, lock }),
+            Ok((_, record)) => Ok(Created { entry: making.entry, record, lock }),
             Err((error, mut host)) => Err(making.unmake(&mut host, &mut journal, error)),
         }
     }

@@ -48,11 +48,10 @@ impl cli::Run for Run {
         let supervisor =
             if self.detach { None } else { Some(this::process::identity(own).doing(|| "look at ourselves")?) };
         let created = self.create.create(context, &bundle, console, supervisor)?;
-        let Created { host, entry, record, lock } = created;
+        let Created { entry, record, lock } = created;
         match self.go_on(&entry, &record, lock, relay) {
             Ok(code) if self.detach || self.keep => Ok(code),
             result => {
-                drop(host);
                 let deleted = finish(&entry, &record);
                 result.and_then(|code| deleted.map(|()| code))
             }

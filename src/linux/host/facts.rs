@@ -57,7 +57,7 @@ fn read_base(store: &Path, name: &str) -> Result<Option<Base>> {
 
 /// The cgroup2 hierarchy, wherever it is mounted (proc_pid_mountinfo(5)), if groups can be made in it.
 fn cgroup() -> io::Result<Option<Cgroup>> {
-    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    let text = super::read_text("/proc/self/mountinfo")?;
     let mounted = text.lines().find_map(|line| {
         let (before, after) = line.split_once(" - ")?;
         after.starts_with("cgroup2 ").then(|| before.split(' ').nth(4).map(unescape)).flatten()
@@ -69,14 +69,14 @@ fn cgroup() -> io::Result<Option<Cgroup>> {
     if !writable {
         return Ok(None);
     }
-    let controllers = fs::read_to_string(parent.join("cgroup.controllers"))?;
+    let controllers = super::read_text(parent.join("cgroup.controllers"))?;
     let controllers = controllers.split_whitespace().map(Into::into).collect();
     Ok(Some(Cgroup { mount, parent, controllers }))
 }
 
 /// The caller's own group (cgroups(7)).
 fn own_group(mount: &Path) -> io::Result<PathBuf> {
-    let text = fs::read_to_string("/proc/self/cgroup")?;
+    let text = super::read_text("/proc/self/cgroup")?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
     Ok(mount.join(path))
 }
@@ -91,7 +91,7 @@ pub(super) fn unescape(text: &str) -> String {
 
 /// The interface of the default route (proc_net_route: destination and mask 0).
 fn outer_interface() -> Option<String> {
-    let text = fs::read_to_string("/proc/net/route").ok()?;
+    let text = super::read_text("/proc/net/route").ok()?;
     text.lines().skip(1).find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         (fields.get(1) == Some(&"00000000") && fields.get(7) == Some(&"00000000")).then(|| fields[0].to_string())

@@ -57,13 +57,17 @@ pub fn identity(pid: i32) -> io::Result<Identity> {
 
 /// Which boot this is: after another, the same pid and start time mean nothing.
 fn boot() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_string())
+    Ok(super::read_text("/proc/sys/kernel/random/boot_id")?.trim().to_string())
 }
 
 /// State and start time of a process (proc_pid_stat(5), fields 3 and 22).
 fn stat(pid: i32) -> io::Result<Option<(char, u64)>> {
-    let text = match fs::read(format!("/proc/{pid}/stat")) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+    let text = match super::read_text(format!("/proc/{pid}/stat")) {
+        Ok(text) => text,
+        // A process may have named itself with bytes that are no text.
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+            String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat"))?).into_owned()
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
         Err(e) => return Err(e),
     };
