@@ -279,7 +279,7 @@ fn sockets() -> u32 {
 
 /// How many descriptors from 3 on are the container's: those of `--preserve-fds` come after the sockets, as in runc.
 pub(super) fn preserved(asked: u32) -> u32 {
-    asked + sockets()
+    asked.saturating_add(sockets())
 }
 
 /// Tells the process of the sockets that were handed over; inside, it is process 1.
