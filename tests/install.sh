@@ -8,7 +8,9 @@ package() {
     busybox) echo busybox-static ;;
     ip) echo iproute2 ;;
     nft) echo nftables ;;
+    pip3) echo python3-pip ;;
     ps) echo procps ;;
+    readelf) echo binutils ;;
     xz) echo xz-utils ;;
     *) echo "$1" ;;
     esac
