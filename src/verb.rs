@@ -70,9 +70,8 @@ fn status(entry: &Entry, record: Option<&Record>) -> Result<Status> {
     })
 }
 
-/// Takes back everything of a container and removes its entry. The caller holds its lock.
+/// Takes back everything of a container that is noted as being unmade, and removes its entry. The caller holds its lock.
 fn unmake(host: &mut This, entry: &Entry) -> Result<()> {
-    entry.unmake()?;
     if let Some(Record { process, .. }) = entry.unfinished() {
         this::process::kill(&process)
             .map_err(|e| Error::operator(format!("kill process {}", process.pid)).because(e))?;

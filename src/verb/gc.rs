@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result};
-use crate::host::{This, this};
+use crate::host::this;
 use crate::store::{Entry, Store};
 
 /// Arguments of `gc`.
@@ -58,9 +58,6 @@ fn collect(entry: &Entry) -> Result<bool> {
     if entry.whole() && record.is_some() && !orphan {
         return Ok(false);
     }
-    match &record {
-        Some(record) => super::delete::delete(entry, Some(record))?,
-        None => super::unmake(&mut This::new(), entry)?,
-    }
+    super::delete::delete(entry, record.as_ref())?;
     Ok(true)
 }
