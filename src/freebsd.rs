@@ -1,6 +1,8 @@
-//! FreeBSD: jails, ZFS, VNET, pf. What is here is pure and compiled on every operating system.
+//! FreeBSD: jails, ZFS, VNET, pf. What is here is pure and compiled on every operating system, but for [`host`].
 
 pub mod annotations;
+#[cfg(target_os = "freebsd")]
+pub mod host;
 pub mod jail;
 pub mod limits;
 pub mod mounts;

@@ -14,10 +14,8 @@ use crate::op::Op;
 #[cfg(target_os = "linux")]
 pub use crate::linux::host::{self as this, LinuxHost as This};
 
-#[cfg(not(target_os = "linux"))]
-pub use none::{self as this, NoHost as This};
-#[cfg(not(target_os = "linux"))]
-pub mod none;
+#[cfg(target_os = "freebsd")]
+pub use crate::freebsd::host::{self as this, FreebsdHost as This};
 
 /// Why an op could not be carried out: the kernel's or a tool's own words.
 pub type Trouble = Box<dyn StdError + Send + Sync>;

@@ -1,5 +1,13 @@
-//! The host of an operating system that potrun plans for and does not carry out on yet: FreeBSD. Every verb that would
-//! change the machine says so; `plan`, `spec` and `base` work.
+//! The FreeBSD host: carries out ops with the kernel's own interface; programs only where the kernel's is not stable:
+//! zfs(8) and pfctl(8).
+
+mod jail;
+mod limits;
+mod mount;
+mod network;
+mod pf;
+mod sys;
+mod zfs;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,14 +20,13 @@ use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
 use crate::bundle::Bundle;
 use crate::error::Result;
 use crate::facts::{Facts, Os};
+use crate::host::tool::ToolError;
+use crate::host::{Host, Trouble};
 use crate::op::{Hook, Op};
 use crate::state::State;
 
-use super::tool::ToolError;
-use super::{Host, Trouble};
-
 /// The operating system.
-pub const OS: Option<Os> = if cfg!(target_os = "freebsd") { Some(Os::Freebsd) } else { None };
+pub const OS: Option<Os> = Some(Os::Freebsd);
 
 const NOT_YET: &str = "is not carried out on this operating system yet";
 
@@ -38,11 +45,11 @@ pub struct Io {
     pub state: State,
 }
 
-/// Carries out nothing.
+/// FreeBSD.
 #[derive(Debug, Default)]
-pub struct NoHost;
+pub struct FreebsdHost;
 
-impl NoHost {
+impl FreebsdHost {
     /// The host.
     #[must_use]
     pub fn new() -> Self {
@@ -81,9 +88,48 @@ impl NoHost {
     }
 }
 
-impl Host for NoHost {
+impl Host for FreebsdHost {
     fn run(&mut self, op: &Op) -> std::result::Result<(), Trouble> {
-        Err(format!("{op}: {NOT_YET}").into())
+        match op {
+            Op::CreateDataset { dataset, properties } => zfs::create(dataset, properties),
+            Op::CloneDataset { snapshot, dataset, properties } => zfs::clone(snapshot, dataset, properties),
+            Op::DestroyDataset { dataset, id } => zfs::destroy(dataset, id),
+            Op::WriteFile { root, path, text, mode } => mount::write(root, path, text, *mode),
+            Op::HostTarget { root, mount } => mount::target(root, mount),
+            Op::HostMount { root, mount } => mount::mount(root, mount),
+            Op::HostUnmount { root, target } => mount::unmount(root, target),
+            Op::CreatePair { host, pot, description, macs } => network::create_pair(host, pot, description, macs),
+            Op::DestroyInterface { name, description } => network::destroy(name, description),
+            Op::EnsureBridge { name, description, addresses } => network::ensure_bridge(name, description, addresses),
+            Op::ReleaseBridge { name, description } => network::release_bridge(name, description),
+            Op::AddMember { bridge, member, isolated } => network::add_member(bridge, member, *isolated),
+            Op::EnableForwarding { family } => network::enable_forwarding(*family),
+            Op::AddAddress { interface, address } => network::add_address(interface, address),
+            Op::RemoveAddress { interface, address } => network::remove_address(interface, address),
+            Op::MoveInterface { interface, pot } => network::move_into(interface, pot),
+            Op::LendInterface { interface, pot } => network::lend(interface, pot),
+            Op::ReclaimInterface { interface, pot } => network::reclaim(interface, pot),
+            Op::ConfigureInterface { pot, interface, addresses } => network::configure(pot, interface, addresses),
+            Op::AddRoute { pot, gateway } => network::add_route(pot, *gateway),
+            Op::LoadAnchor { anchor, rules } => pf::load(anchor, rules),
+            Op::FlushAnchor { anchor, addresses } => pf::flush(anchor, addresses),
+            Op::EnsureAnchor { anchor, rules } => pf::ensure(anchor, rules),
+            Op::ReleaseAnchor { anchor } => pf::release(anchor),
+            Op::AddRctl { rule } => limits::add_rule(rule),
+            Op::RemoveRctl { filter } => limits::remove_rules(filter),
+            Op::SetCpuset { jail, cpus } => limits::set_cpuset(jail, cpus),
+            Op::CreateJail { name, parameters } => jail::create(name, parameters),
+            Op::RemoveJail { name } => jail::remove(name),
+            other => Err(format!("{other}: {NOT_YET}").into()),
+        }
+    }
+
+    fn taken(&self, op: &Op) -> Option<String> {
+        match op {
+            Op::CreateJail { name, .. } => jail::taken(name),
+            Op::AddAddress { interface, address } => network::taken(interface, address),
+            _ => None,
+        }
     }
 
     fn cannot(&self, op: &Op) -> Option<String> {
