@@ -21,6 +21,7 @@
 
 mod archive;
 mod digest;
+mod directories;
 mod error;
 mod fetch;
 mod partial;
@@ -30,6 +31,7 @@ mod unpack;
 
 pub use archive::ArchiveError;
 pub use digest::{Digest, NoDigest};
+pub use directories::Directories;
 pub use error::BaseError;
 pub use fetch::{FetchError, FetchOptions};
 pub use progress::{Progress, Quiet};
@@ -38,9 +40,7 @@ pub use unpack::{Skipped, UnpackError, UnpackOptions, Unpacked, unpack};
 use digest::Hashing;
 use error::At;
 use nix::errno::Errno;
-use nix::sys::stat::{Mode, mkdirat};
-use partial::Partial;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{DirBuilder, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -89,10 +89,62 @@ impl Imported {
     }
 }
 
+/// Where bases are kept: directories, as at the top of this file, or datasets.
+pub trait Keep: std::fmt::Debug {
+    /// The base with this name, if there is one.
+    ///
+    /// # Errors
+    /// [`BaseError::Io`] and [`BaseError::Record`].
+    fn find(&self, name: &str) -> Result<Option<Base>, BaseError>;
+
+    /// Every base, by name.
+    ///
+    /// # Errors
+    /// [`BaseError::Io`] and [`BaseError::Record`].
+    fn list(&self) -> Result<Vec<Base>, BaseError>;
+
+    /// Makes room for a new base.
+    ///
+    /// # Errors
+    /// [`BaseError::Io`].
+    fn begin(&self, name: &str) -> Result<Box<dyn Room>, BaseError>;
+
+    /// The ids of the containers that use a base, in order.
+    ///
+    /// # Errors
+    /// [`BaseError::Io`].
+    fn users(&self, name: &str) -> Result<Vec<String>, BaseError>;
+
+    /// Removes a base that no container uses.
+    ///
+    /// # Errors
+    /// [`BaseError::InUse`], [`BaseError::Io`].
+    fn remove(&self, name: &str) -> Result<(), BaseError>;
+
+    /// Removes what processes that died left behind: imports and removals that were not done. Says what.
+    ///
+    /// # Errors
+    /// [`BaseError::Io`].
+    fn sweep(&self) -> Result<Vec<PathBuf>, BaseError>;
+}
+
+/// Room for a base that is being imported. It goes with this value, unless it becomes one.
+pub trait Room {
+    /// The directory of its file system.
+    fn tree(&self) -> &File;
+
+    /// Makes it the base, all at once; `sync`: after all of it is on disk. `false`: another import of the name was
+    /// faster.
+    ///
+    /// # Errors
+    /// [`BaseError::Io`].
+    fn publish(self: Box<Self>, base: &Base, sync: bool) -> Result<bool, BaseError>;
+}
+
 /// The bases of a store.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Bases {
-    bases: PathBuf,
+    keep: Box<dyn Keep>,
     cache: PathBuf,
 }
 
@@ -100,19 +152,13 @@ impl Bases {
     /// The bases in the directory `store`, which need not be there yet.
     #[must_use]
     pub fn at(store: &Path) -> Self {
-        Self { bases: store.join("bases"), cache: store.join("cache") }
+        Self::kept(Box::new(Directories::at(store)), store)
     }
 
-    /// The file system of a base, there or not.
+    /// The bases in `keep`, with downloads in `store`.
     #[must_use]
-    pub fn tree(&self, name: &str) -> PathBuf {
-        self.bases.join(name).join("tree")
-    }
-
-    /// The directory with one file for each container that uses a base.
-    #[must_use]
-    pub fn users_directory(&self, name: &str) -> PathBuf {
-        self.bases.join(name).join("users")
+    pub fn kept(keep: Box<dyn Keep>, store: &Path) -> Self {
+        Self { keep, cache: store.join("cache") }
     }
 
     /// Unpacks the archive `file`, a tar as it is or compressed by gzip or xz, as base `name`. The digest `wanted` is
@@ -156,13 +202,8 @@ impl Bases {
             return already(base, found);
         }
 
-        self.sweep()?;
-        make_directory(&self.bases)?;
-        let partial = Partial::make(&self.bases, name)?;
-        let inside = |what: &str| partial.path().join(what);
-        mkdirat(partial.fd(), "tree", Mode::S_IRWXU).at("make directory", inside("tree"))?;
-        let tree = partial::open_directory(&inside("tree")).at("open", inside("tree"))?;
-        let unpacked = unpack_compressed(&mut input, &tree, options);
+        let room = self.keep.begin(name)?;
+        let unpacked = unpack_compressed(&mut input, room.tree(), options);
         // A file that is not the wanted one may be damaged in any way: that it is another one is the better error.
         let found = check(input.finish().at("read", file)?)?;
         let unpacked = unpacked.map_err(|source| BaseError::Unpack { archive: file.to_owned(), source })?;
@@ -175,13 +216,10 @@ impl Bases {
             bytes: unpacked.bytes,
             entries: unpacked.entries,
         };
-        write_record(&inside("base.json"), &base)?;
-        mkdirat(partial.fd(), "users", Mode::S_IRWXU).at("make directory", inside("users"))?;
         if options.sync {
             progress.start("write to disk", None);
-            unpack::sys::sync(partial.fd()).at("write", partial.path())?;
         }
-        if partial.publish(name, options.sync)? {
+        if room.publish(&base, options.sync)? {
             return Ok(Imported::New(base, unpacked.skipped));
         }
         // Another import of the name was faster.
@@ -194,18 +232,7 @@ impl Bases {
     /// # Errors
     /// [`BaseError::Io`] and [`BaseError::Record`].
     pub fn list(&self) -> Result<Vec<Base>, BaseError> {
-        let entries = match fs::read_dir(&self.bases) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other.at("list", &self.bases)?,
-        };
-        let mut bases = Vec::new();
-        for entry in entries {
-            let name = entry.at("list", &self.bases)?.file_name();
-            let Some(name) = name.to_str().filter(|name| check_name(name).is_ok()) else { continue };
-            bases.extend(self.find(name)?);
-        }
-        bases.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(bases)
+        self.keep.list()
     }
 
     /// The base with this name, if there is one.
@@ -214,15 +241,7 @@ impl Bases {
     /// [`BaseError::Name`], [`BaseError::Io`] and [`BaseError::Record`].
     pub fn find(&self, name: &str) -> Result<Option<Base>, BaseError> {
         check_name(name)?;
-        let path = self.bases.join(name).join("base.json");
-        match fs::read(&path) {
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-            Err(error) => Err(error).at("read", path),
-            Ok(text) => match serde_json::from_slice(&text) {
-                Ok(base) => Ok(Some(base)),
-                Err(source) => Err(BaseError::Record { path, source }),
-            },
-        }
+        self.keep.find(name)
     }
 
     /// The ids of the containers that use a base, in order; none when it is about to be removed.
@@ -230,53 +249,24 @@ impl Bases {
     /// # Errors
     /// [`BaseError::Io`].
     pub fn users(&self, name: &str) -> Result<Vec<String>, BaseError> {
-        let path = self.users_directory(name);
-        let entries = match fs::read_dir(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other.at("list", &path)?,
-        };
-        let mut users = Vec::new();
-        for entry in entries {
-            users.push(entry.at("list", &path)?.file_name().to_string_lossy().into_owned());
-        }
-        users.sort();
-        Ok(users)
+        self.keep.users(name)
     }
 
-    /// Removes a base that no container uses. A removal that was cut off can be asked for again; [`Self::sweep`] also
-    /// finishes it.
+    /// Removes a base that no container uses. A removal that was cut off can be asked for again.
     ///
     /// # Errors
     /// [`BaseError::Name`], [`BaseError::Missing`], [`BaseError::InUse`], [`BaseError::Io`].
     pub fn remove(&self, name: &str) -> Result<(), BaseError> {
         self.find(name)?.ok_or_else(|| BaseError::Missing(name.to_owned()))?;
-        let users = self.users_directory(name);
-        match fs::remove_dir(&users) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                return Err(BaseError::InUse { name: name.to_owned(), users: self.users(name)? });
-            }
-            other => other.at("remove", &users)?,
-        }
-        partial::remove_base(&self.bases, name)
+        self.keep.remove(name)
     }
 
-    /// Removes what processes that died left behind: imports and removals that were not done. Returns the paths.
+    /// Removes what processes that died left behind: imports and removals that were not done. Says what.
     ///
     /// # Errors
     /// [`BaseError::Io`].
     pub fn sweep(&self) -> Result<Vec<PathBuf>, BaseError> {
-        let mut swept = Vec::new();
-        for base in self.list()? {
-            let users = self.users_directory(&base.name);
-            let begun = fs::symlink_metadata(&users).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-            if begun {
-                partial::remove_base(&self.bases, &base.name)?;
-                swept.push(self.bases.join(base.name));
-            }
-        }
-        swept.extend(partial::sweep(&self.bases)?);
-        Ok(swept)
+        self.keep.sweep()
     }
 }
 

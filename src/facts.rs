@@ -49,6 +49,9 @@ pub struct Facts {
     /// The datasets that the bundle names, as far as they are there: name to where they are mounted.
     #[serde(default)]
     pub datasets: BTreeMap<String, PathBuf>,
+    /// What is mounted beneath the bundle's root already, by its id (FreeBSD).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<String>,
     /// The cgroup2 hierarchy, if there is one.
     pub cgroup: Option<Cgroup>,
     /// The host's resolv.conf, if there is one.
@@ -124,8 +127,18 @@ pub struct Network {
     /// `POT_ISOLATE_VNET_POTS`: whether pots of one bridge cannot reach each other.
     #[serde(default)]
     pub isolate: bool,
+    /// The ledger of leases.
+    #[serde(default = "default_ledger")]
+    pub ledger: PathBuf,
+    /// Anchors that the host's own ruleset of pf(4) refers to; absent where there is none to ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchors: Option<Vec<String>>,
     /// Addresses of the host's own interfaces.
     pub host_addresses: BTreeMap<String, Vec<IpAddr>>,
+}
+
+fn default_ledger() -> PathBuf {
+    "/var/run/potrun.leases".into()
 }
 
 /// A private bridge.
@@ -153,6 +166,8 @@ impl Default for Network {
             taken_ports: Vec::new(),
             ports: (1024, 9999),
             isolate: false,
+            ledger: default_ledger(),
+            anchors: None,
             host_addresses: BTreeMap::new(),
         }
     }
@@ -198,6 +213,7 @@ impl Facts {
             fscomps: pot.fscomps.iter().map(|f| (f.name.clone(), directory(&f.name))).collect(),
             datasets: pot.datasets.iter().map(|d| (d.dataset.clone(), Path::new("/").join(&d.dataset))).collect(),
             store,
+            mounts: Vec::new(),
             cgroup: (os == Os::Linux).then(|| Cgroup { parent: mount.clone(), mount, controllers }),
             resolv_conf: Some("nameserver 192.0.2.53\n".into()), // TEST-NET-1 of RFC 5737
             network,

@@ -1,6 +1,7 @@
 //! FreeBSD: jails, ZFS, VNET, pf. What is here is pure and compiled on every operating system, but for [`host`].
 
 pub mod annotations;
+pub mod datasets;
 #[cfg(target_os = "freebsd")]
 pub mod host;
 pub mod jail;
@@ -9,7 +10,10 @@ pub mod mounts;
 pub mod network;
 pub mod pf;
 pub mod plan;
+pub mod pots;
 pub mod root;
+pub mod settings;
+pub mod wire;
 
 #[cfg(test)]
 mod tests;

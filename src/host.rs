@@ -3,8 +3,14 @@
 //! A [`Host`] carries out ops. There are three: the operating system that potrun was built for, [`This`]; and
 //! [`fake`], a small machine with state for the tests.
 
+pub(crate) mod child;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+pub mod first;
+pub(crate) mod link;
+pub(crate) mod program;
+pub(crate) mod sys;
+pub mod terminal;
 pub mod tool;
 
 use std::error::Error as StdError;

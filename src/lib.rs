@@ -28,6 +28,7 @@ pub mod freebsd;
 pub mod host;
 pub mod id;
 pub mod journal;
+pub mod lease;
 pub mod linux;
 pub mod log;
 pub mod op;

@@ -45,12 +45,27 @@ pub enum Op {
     /// Make the mount point that `mount` needs below `root`, if nothing has that name: a root that is shown read-only
     /// gets none later.
     HostTarget { root: PathBuf, mount: Mount },
-    /// Mount a file system of the host below `root`; the target is resolved beneath it.
-    HostMount { root: PathBuf, mount: Mount },
+    /// Mount a file system of the host below `root`; the target is resolved beneath it. A mount can carry no mark, so
+    /// `before` says what was mounted there already, by its id.
+    HostMount {
+        root: PathBuf,
+        mount: Mount,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        before: Vec<String>,
+    },
     /// Inverse of [`Op::HostMount`].
-    HostUnmount { root: PathBuf, target: PathBuf },
+    HostUnmount {
+        root: PathBuf,
+        mount: Mount,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        before: Vec<String>,
+    },
 
     // --- network of the host --------------------------------------------------------------------------------------
+    /// Enter addresses and ports of the host into the ledger; `owner`, the state directory, is the mark.
+    Lease { ledger: PathBuf, id: ContainerId, owner: PathBuf, addresses: Vec<IpAddr>, ports: Vec<u16> },
+    /// Inverse of [`Op::Lease`].
+    EndLease { ledger: PathBuf, id: ContainerId, owner: PathBuf },
     /// A pair of connected interfaces; `host` stays, `pot` goes into the pot. Both carry `description`.
     CreatePair { host: String, pot: String, description: String, macs: [String; 2] },
     /// Destroys an interface that carries `description`.
@@ -346,7 +361,12 @@ impl Op {
                 let id = properties.get(MARK).and_then(|id| ContainerId::new(id).ok())?;
                 Self::DestroyDataset { dataset: dataset.clone(), id }
             }
-            Self::HostMount { root, mount } => Self::HostUnmount { root: root.clone(), target: mount.target.clone() },
+            Self::HostMount { root, mount, before } => {
+                Self::HostUnmount { root: root.clone(), mount: mount.clone(), before: before.clone() }
+            }
+            Self::Lease { ledger, id, owner, .. } => {
+                Self::EndLease { ledger: ledger.clone(), id: id.clone(), owner: owner.clone() }
+            }
             Self::CreatePair { host, description, .. } => {
                 Self::DestroyInterface { name: host.clone(), description: description.clone() }
             }
@@ -374,6 +394,7 @@ impl Op {
             | Self::WriteFile { .. }
             | Self::HostTarget { .. }
             | Self::HostUnmount { .. }
+            | Self::EndLease { .. }
             | Self::DestroyInterface { .. }
             | Self::ReleaseBridge { .. }
             | Self::AddMember { .. }
@@ -516,8 +537,17 @@ impl Op {
             Self::HostTarget { root, mount } => {
                 write!(f, "make mount point {} below {}", show(&mount.target), show(root))
             }
-            Self::HostMount { root, mount } => write!(f, "{mount} below {}", show(root)),
-            Self::HostUnmount { root, target } => write!(f, "unmount {} below {}", show(target), show(root)),
+            Self::HostMount { root, mount, .. } => write!(f, "{mount} below {}", show(root)),
+            Self::HostUnmount { root, mount, .. } => {
+                write!(f, "unmount {} below {}", show(&mount.target), show(root))
+            }
+            Self::Lease { addresses, ports, .. } => {
+                let all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                write!(f, "lease {}", all.join(","))?;
+                let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+                list(f, ", ports ", &ports, "")
+            }
+            Self::EndLease { id, .. } => write!(f, "end lease of {id}"),
             Self::CreatePair { host, pot, description, macs } => {
                 write!(f, "create interface pair {host} ({}) and {pot} ({}) for {description}", macs[0], macs[1])
             }

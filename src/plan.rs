@@ -17,6 +17,7 @@ use crate::bundle::{Bundle, Problem, Refusal};
 use crate::facts::{Facts, Os};
 use crate::id::ContainerId;
 use crate::op::{Hook, Moment, Op};
+use crate::state::Group;
 use crate::{freebsd, linux};
 
 /// What will be done to the machine.
@@ -29,8 +30,8 @@ pub struct Plan {
     pub ops: Vec<Op>,
     /// Where the root file system is, as state JSON tells it.
     pub rootfs: PathBuf,
-    /// The container's control group.
-    pub cgroup: Option<PathBuf>,
+    /// What holds the container's processes together.
+    pub group: Option<Group>,
     /// What was left out because this caller cannot have it: said, not hidden.
     pub notes: Vec<String>,
 }
@@ -170,6 +171,10 @@ pub fn exec(
 ) -> Result<Plan, Refusal> {
     let facts = Facts { euid: record.euid, ..Facts::assumed(record.os, bundle) };
     let mut draft = Draft { bundle, facts: &facts, id: &record.id, problems: Vec::new(), notes: Vec::new() };
-    let plan = linux::plan::exec(&mut draft, asked, record.process.pid, record.cgroup.clone());
+    let plan = match (record.os, &record.group) {
+        (Os::Freebsd, Some(Group::Jail(jail))) => freebsd::plan::exec(&mut draft, asked, jail),
+        (_, Some(Group::Cgroup(path))) => linux::plan::exec(&mut draft, asked, record.process.pid, Some(path.clone())),
+        _ => linux::plan::exec(&mut draft, asked, record.process.pid, None),
+    };
     if draft.problems.is_empty() { Ok(plan) } else { Err(Refusal(draft.problems)) }
 }

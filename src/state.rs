@@ -50,6 +50,29 @@ pub struct Identity {
     pub started: u64,
     /// Which boot that was (Linux: `/proc/sys/kernel/random/boot_id`).
     pub boot: String,
+    /// Number that the kernel gives no other process of that boot (Linux: the inode of its pidfd, from 6.9 on). Two
+    /// processes may have had one pid within one unit of `started`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique: Option<u64>,
+}
+
+/// What the kernel knows all processes of a container by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Group {
+    /// A control group (Linux).
+    Cgroup(PathBuf),
+    /// A jail (FreeBSD). The first process is in it from `start` on.
+    Jail(String),
+}
+
+impl std::fmt::Display for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cgroup(path) => write!(f, "cgroup {}", path.display()),
+            Self::Jail(name) => write!(f, "jail {name}"),
+        }
+    }
 }
 
 /// What is kept of a created container: `state.json` in its directory.
@@ -64,8 +87,8 @@ pub struct Record {
     pub bundle: PathBuf,
     /// Where its root file system is.
     pub rootfs: PathBuf,
-    /// Its control group.
-    pub cgroup: Option<PathBuf>,
+    /// What holds its processes together.
+    pub group: Option<Group>,
     /// Effective user of the potrun that created it.
     pub euid: u32,
     /// When it was created, RFC 3339 with nanoseconds.

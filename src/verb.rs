@@ -19,10 +19,10 @@ pub mod start;
 
 use crate::apply::{Left, take_back};
 use crate::error::{Error, Result, Who};
-use crate::host::{This, this};
+use crate::host::{This, first, this};
 use crate::id::ContainerId;
 use crate::op::Op;
-use crate::state::{Record, State, Status};
+use crate::state::{Group, Record, State, Status};
 use crate::store::{Entry, Store};
 
 /// The id of a caller.
@@ -62,9 +62,9 @@ fn status(entry: &Entry, record: Option<&Record>) -> Result<Status> {
     };
     let alive = this::process::alive(&record.process)
         .map_err(|e| Error::operator(format!("look at process {}", record.process.pid)).because(e))?;
-    Ok(match record.cgroup.as_deref() {
+    Ok(match &record.group {
         _ if !alive => Status::Stopped,
-        Some(cgroup) if this::process::frozen(cgroup) => Status::Paused,
+        Some(group) if this::process::frozen(group) => Status::Paused,
         _ if entry.waits() => Status::Created,
         _ => Status::Running,
     })
@@ -79,16 +79,30 @@ fn unmake(host: &mut This, entry: &Entry) -> Result<()> {
     let lost = !entry.has_journal();
     let mut journal = entry.journal()?;
     // Somebody removed it: the record knows of the group at least, and gc finds layers by their marks.
-    if let (true, Ok(Some(Record { cgroup: Some(path), .. }))) = (lost, entry.record()) {
-        for op in [Op::RemoveCgroup { path: path.clone() }, Op::KillAll { cgroup: Some(path) }] {
+    if let (true, Ok(Some(Record { group: Some(group), .. }))) = (lost, entry.record()) {
+        let ops = match group {
+            Group::Cgroup(path) => vec![Op::RemoveCgroup { path: path.clone() }, Op::KillAll { cgroup: Some(path) }],
+            Group::Jail(name) => vec![Op::RemoveJail { name }],
+        };
+        for op in ops {
             journal.note(op).map_err(|e| Error::operator("write the journal").because(e))?;
         }
     }
+    let ledger = journal.pending().into_iter().find_map(|(_, op)| match op {
+        Op::EndLease { ledger, .. } => Some(ledger),
+        _ => None,
+    });
+    let _networks = ledger.as_deref().map(networks).transpose()?;
     let left = take_back(host, &mut journal);
     if left.is_empty() {
         return entry.remove();
     }
     Err(report(Error::operator("not everything could be taken back"), &left))
+}
+
+/// The lock of the host's pot networks.
+fn networks(ledger: &std::path::Path) -> Result<crate::lease::Networks> {
+    crate::lease::lock(ledger).map_err(|e| Error::operator(format!("lock {}", ledger.display())).because(e))
 }
 
 /// Says what is left.
@@ -100,7 +114,7 @@ fn report(error: Error, left: &[Left]) -> Error {
 /// Runs the hooks of a moment that the record keeps.
 fn hooks(record: &Record, moment: crate::op::Moment) -> Result<()> {
     for hook in record.hooks.iter().filter(|hook| hook.moment == moment) {
-        this::run_hook(hook, State::of(record, Status::Running))
+        first::run_hook(hook, State::of(record, Status::Running))
             .map_err(|e| Error::operator(hook.to_string()).because(e))?;
     }
     Ok(())

@@ -1,103 +1,109 @@
 //! The FreeBSD host: carries out ops with the kernel's own interface; programs only where the kernel's is not stable:
 //! zfs(8) and pfctl(8).
 
+mod bases;
+mod beneath;
+pub mod exe;
+pub mod facts;
 mod jail;
 mod limits;
 mod mount;
 mod network;
 mod pf;
+pub mod process;
+mod spawn;
 mod sys;
 mod zfs;
 
-use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
+use nix::sys::signal::{SigSet, Signal};
 
-use crate::bundle::Bundle;
-use crate::error::Result;
-use crate::facts::{Facts, Os};
-use crate::host::tool::ToolError;
+use crate::facts::Os;
+use crate::host::child::Child;
+use crate::host::first::{Io, run_hook};
 use crate::host::{Host, Trouble};
+use crate::lease::{self, Lease};
 use crate::op::{Hook, Op};
 use crate::state::State;
+
+pub use process::Watch;
 
 /// The operating system.
 pub const OS: Option<Os> = Some(Os::Freebsd);
 
-const NOT_YET: &str = "is not carried out on this operating system yet";
-
-/// What a first process would be given.
-#[derive(Debug)]
-pub struct Io {
-    /// Where it listens for `start`.
-    pub listen: Option<OwnedFd>,
-    /// The descriptor whose lock says that it still waits.
-    pub waiting: Option<File>,
-    /// Where the master of its terminal is sent.
-    pub console: Option<OwnedFd>,
-    /// How many descriptors from 3 on it keeps.
-    pub preserve: u32,
-    /// What hooks read from their stdin.
-    pub state: State,
-}
-
 /// FreeBSD.
 #[derive(Debug, Default)]
-pub struct FreebsdHost;
+pub struct FreebsdHost {
+    io: Option<Io>,
+    child: Option<Child>,
+}
 
 impl FreebsdHost {
-    /// The host.
+    /// A host that can take back, and carry out everything that needs no process.
     #[must_use]
     pub fn new() -> Self {
-        Self
+        Self::default()
     }
 
-    /// The host; it starts no process.
+    /// A host that can start a process, too.
     #[must_use]
-    pub fn with(_: Io) -> Self {
-        Self
+    pub fn with(io: Io) -> Self {
+        Self { io: Some(io), child: None }
     }
 
-    /// No process was started.
+    /// The pid of the process that was started.
     #[must_use]
     pub fn pid(&self) -> Option<i32> {
-        None
+        self.child.as_ref().map(Child::pid)
     }
 
-    /// Nothing waits.
+    /// Tells the first process that it is on record now: it no longer ends with this potrun.
     ///
     /// # Errors
-    /// Always.
-    pub fn commit(&mut self) -> std::result::Result<(), Trouble> {
-        Err(NOT_YET.into())
+    /// It is gone.
+    pub fn commit(&mut self) -> Result<(), Trouble> {
+        self.child.as_mut().map_or(Ok(()), Child::commit)
     }
 
-    /// Nothing is held.
-    pub fn release(&mut self) {}
+    /// Gives up the descriptors that only the first process needs.
+    pub fn release(&mut self) {
+        self.io = None;
+    }
 
-    /// Nothing starts.
+    /// Waits until the process that was started runs its program.
     ///
     /// # Errors
-    /// Always.
-    pub fn started(&mut self) -> std::result::Result<(), Trouble> {
-        Err(NOT_YET.into())
+    /// What kept it from doing so.
+    pub fn started(&mut self) -> Result<(), Trouble> {
+        self.child.as_mut().map_or(Ok(()), Child::started)
+    }
+
+    fn hook(&self, hook: &Hook) -> Result<(), Trouble> {
+        let state = self.io.as_ref().map(|io| io.state.clone()).ok_or("no container to run a hook for")?;
+        Ok(run_hook(hook, State { pid: self.pid().unwrap_or(0), ..state })?)
     }
 }
 
 impl Host for FreebsdHost {
-    fn run(&mut self, op: &Op) -> std::result::Result<(), Trouble> {
+    fn run(&mut self, op: &Op) -> Result<(), Trouble> {
         match op {
             Op::CreateDataset { dataset, properties } => zfs::create(dataset, properties),
             Op::CloneDataset { snapshot, dataset, properties } => zfs::clone(snapshot, dataset, properties),
             Op::DestroyDataset { dataset, id } => zfs::destroy(dataset, id),
             Op::WriteFile { root, path, text, mode } => mount::write(root, path, text, *mode),
             Op::HostTarget { root, mount } => mount::target(root, mount),
-            Op::HostMount { root, mount } => mount::mount(root, mount),
-            Op::HostUnmount { root, target } => mount::unmount(root, target),
+            Op::HostMount { root, mount, .. } => mount::mount(root, mount),
+            Op::HostUnmount { root, mount, before } => mount::unmount(root, mount, before),
+            Op::Lease { ledger, id, owner, addresses, ports } => {
+                let (addresses, ports) = (addresses.clone(), ports.clone());
+                let lease = Lease { id: id.clone(), owner: owner.clone(), addresses, ports };
+                Ok(lease::take(ledger, &lease)?)
+            }
+            Op::EndLease { ledger, id, owner } => Ok(lease::end(ledger, id, owner)?),
             Op::CreatePair { host, pot, description, macs } => network::create_pair(host, pot, description, macs),
             Op::DestroyInterface { name, description } => network::destroy(name, description),
             Op::EnsureBridge { name, description, addresses } => network::ensure_bridge(name, description, addresses),
@@ -120,7 +126,19 @@ impl Host for FreebsdHost {
             Op::SetCpuset { jail, cpus } => limits::set_cpuset(jail, cpus),
             Op::CreateJail { name, parameters } => jail::create(name, parameters),
             Op::RemoveJail { name } => jail::remove(name),
-            other => Err(format!("{other}: {NOT_YET}").into()),
+            Op::Spawn(spawn) => {
+                let io = self.io.as_mut().ok_or("no container to start a process for")?;
+                self.child = Some(spawn::spawn(spawn, io)?);
+                Ok(())
+            }
+            Op::Resume => self.child.as_mut().map_or(Ok(()), Child::resume),
+            // Ends the first process, if it was ours; what is in the jail ends with that.
+            Op::KillAll { .. } => {
+                self.child = None;
+                Ok(())
+            }
+            Op::Hook(hook) => self.hook(hook),
+            other => Err(self.cannot(other).unwrap_or_default().into()),
         }
     }
 
@@ -133,228 +151,97 @@ impl Host for FreebsdHost {
     }
 
     fn cannot(&self, op: &Op) -> Option<String> {
-        Some(format!("{op}: {NOT_YET}"))
+        match op {
+            Op::CreateDataset { .. }
+            | Op::CloneDataset { .. }
+            | Op::DestroyDataset { .. }
+            | Op::WriteFile { .. }
+            | Op::HostTarget { .. }
+            | Op::HostMount { .. }
+            | Op::HostUnmount { .. }
+            | Op::Lease { .. }
+            | Op::EndLease { .. }
+            | Op::CreatePair { .. }
+            | Op::DestroyInterface { .. }
+            | Op::EnsureBridge { .. }
+            | Op::ReleaseBridge { .. }
+            | Op::AddMember { .. }
+            | Op::EnableForwarding { .. }
+            | Op::AddAddress { .. }
+            | Op::RemoveAddress { .. }
+            | Op::MoveInterface { .. }
+            | Op::LendInterface { .. }
+            | Op::ReclaimInterface { .. }
+            | Op::ConfigureInterface { .. }
+            | Op::AddRoute { .. }
+            | Op::LoadAnchor { .. }
+            | Op::FlushAnchor { .. }
+            | Op::EnsureAnchor { .. }
+            | Op::ReleaseAnchor { .. }
+            | Op::AddRctl { .. }
+            | Op::RemoveRctl { .. }
+            | Op::SetCpuset { .. }
+            | Op::CreateJail { .. }
+            | Op::RemoveJail { .. }
+            | Op::Resume
+            | Op::KillAll { .. }
+            | Op::Hook(_) => None,
+            Op::Spawn(spawn) => spawn.create.iter().chain(&spawn.start).find_map(spawn::cannot),
+            other => Some(format!("{other}: is not carried out on freebsd")),
+        }
     }
 }
 
-/// A descriptor that becomes readable when a process ends.
-#[derive(Debug)]
-pub struct Watch(Kqueue);
+/// bind(2) at a path of any length.
+pub(crate) fn bind(socket: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    sys::bind(socket, path)
+}
 
-impl Watch {
-    /// Watches `pid`.
-    ///
-    /// # Errors
-    /// kevent(2)'s.
-    pub fn process(pid: u32) -> io::Result<Self> {
+/// connect(2) to a path of any length.
+pub(crate) fn connect(socket: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    sys::connect(socket, path)
+}
+
+/// Closes the descriptors from `first` to `last`.
+pub(crate) fn close_range(first: u32, last: u32) -> io::Result<()> {
+    sys::close_range(first, last, 0)
+}
+
+/// Signals as they come, on a descriptor.
+#[derive(Debug)]
+pub(crate) struct Signals(Kqueue);
+
+impl Signals {
+    /// Takes these signals, which the caller has blocked: kevent(2) tells of them all the same.
+    pub(crate) fn new(which: &SigSet) -> io::Result<Self> {
         let queue = Kqueue::new()?;
-        let flags = (EvFlags::EV_ADD | EvFlags::EV_ONESHOT, FilterFlag::NOTE_EXIT);
-        let event = KEvent::new(pid as usize, EventFilter::EVFILT_PROC, flags.0, flags.1, 0, 0);
-        queue.kevent(&[event], &mut [], None)?;
+        let none = FilterFlag::empty();
+        let event = |one: Signal| KEvent::new(one as usize, EventFilter::EVFILT_SIGNAL, EvFlags::EV_ADD, none, 0, 0);
+        let all: Vec<KEvent> = which.iter().map(event).collect();
+        queue.kevent(&all, &mut [], None)?;
         Ok(Self(queue))
     }
+
+    /// The next one.
+    pub(crate) fn next(&mut self) -> io::Result<Option<i32>> {
+        let none = FilterFlag::empty();
+        let mut events = [KEvent::new(0, EventFilter::EVFILT_SIGNAL, EvFlags::empty(), none, 0, 0)];
+        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let came = self.0.kevent(&[], &mut events, Some(now))?;
+        Ok((came > 0).then(|| events[0].ident() as i32))
+    }
 }
 
-impl AsFd for Watch {
+impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-/// Runs a hook with the state that it must see.
-///
-/// # Errors
-/// It cannot be started, fails, or takes too long.
-pub fn run_hook(hook: &Hook, _: State) -> std::result::Result<(), ToolError> {
-    Err(ToolError::Start { path: hook.path.clone(), source: io::Error::other(NOT_YET) })
-}
-
-/// Nobody will connect.
-///
-/// # Errors
-/// Always.
-pub fn listen(_: &Path) -> io::Result<OwnedFd> {
-    Err(io::Error::other(NOT_YET))
-}
-
-/// Nobody listens.
-///
-/// # Errors
-/// Always.
-pub fn start(_: &Path) -> std::result::Result<(), Trouble> {
-    Err(NOT_YET.into())
-}
-
-/// There are no layers.
+/// There are no layers of ours on FreeBSD: datasets are destroyed with what the journal knows.
 ///
 /// # Errors
 /// None.
 pub fn sweep(_: &Path, _: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(Vec::new())
-}
-
-/// Protecting potrun's own file.
-pub mod exe {
-    /// There is no way to it from inside: no magic link leads there.
-    ///
-    /// # Errors
-    /// None.
-    pub fn protect() -> std::io::Result<()> {
-        Ok(())
-    }
-
-    /// Marks what the caller left open as not for the container.
-    ///
-    /// # Errors
-    /// close_range(2)'s.
-    pub fn close_on_exec(_: u32) -> std::io::Result<()> {
-        Err(std::io::Error::other(super::NOT_YET))
-    }
-}
-
-/// Looking at the machine.
-pub mod facts {
-    use super::{BTreeMap, Bundle, Facts, Os, Path, PathBuf, Result};
-    use crate::facts::Store;
-
-    /// A machine without anything: nothing is looked at yet.
-    ///
-    /// # Errors
-    /// None.
-    pub fn gather(bundle: &Bundle, state: &Path, _: &Path) -> Result<Facts> {
-        let store = Store::Zfs { dataset: "zroot/pot".into(), path: "/opt/pot".into() };
-        let nothing = Facts { base: None, fscomps: BTreeMap::new(), ..Facts::assumed(Os::Freebsd, bundle) };
-        Ok(Facts { state: state.into(), store, euid: nix::unistd::geteuid().as_raw(), ..nothing })
-    }
-
-    /// Where containers are noted unless `--root` says it.
-    #[must_use]
-    pub fn default_root() -> PathBuf {
-        "/var/run/potrun".into()
-    }
-
-    /// Where bases are kept unless `--store` says it.
-    #[must_use]
-    pub fn default_store() -> PathBuf {
-        "/var/db/potrun".into()
-    }
-}
-
-/// Processes.
-pub mod process {
-    use super::{NOT_YET, Path, io};
-    use crate::state::Identity;
-
-    /// Who a process is.
-    ///
-    /// # Errors
-    /// Always.
-    pub fn identity(_: i32) -> io::Result<Identity> {
-        Err(io::Error::other(NOT_YET))
-    }
-
-    /// Whether it lives.
-    ///
-    /// # Errors
-    /// Always.
-    pub fn alive(_: &Identity) -> io::Result<bool> {
-        Err(io::Error::other(NOT_YET))
-    }
-
-    /// Sends a signal.
-    ///
-    /// # Errors
-    /// Always.
-    pub fn signal(_: &Identity, _: i32) -> io::Result<bool> {
-        Err(io::Error::other(NOT_YET))
-    }
-
-    /// Kills it.
-    ///
-    /// # Errors
-    /// Always.
-    pub fn kill(_: &Identity) -> io::Result<()> {
-        Err(io::Error::other(NOT_YET))
-    }
-
-    /// Sends a signal to all.
-    ///
-    /// # Errors
-    /// Always.
-    pub fn signal_group(_: &Path, _: i32) -> io::Result<()> {
-        Err(io::Error::other(NOT_YET))
-    }
-
-    /// All processes.
-    ///
-    /// # Errors
-    /// Always.
-    pub fn group(_: &Path) -> io::Result<Vec<i32>> {
-        Err(io::Error::other(NOT_YET))
-    }
-
-    /// Freezes all.
-    ///
-    /// # Errors
-    /// Always.
-    pub fn freeze(_: &Path, _: bool) -> io::Result<()> {
-        Err(io::Error::other(NOT_YET))
-    }
-
-    /// Whether all are frozen.
-    #[must_use]
-    pub fn frozen(_: &Path) -> bool {
-        false
-    }
-}
-
-/// Terminals.
-pub mod console {
-    use super::{BorrowedFd, NOT_YET, OwnedFd, Path, io};
-
-    /// Connects to a console socket.
-    ///
-    /// # Errors
-    /// Always.
-    pub fn connect_to(_: &Path) -> io::Result<OwnedFd> {
-        Err(io::Error::other(NOT_YET))
-    }
-
-    /// A pair of sockets.
-    ///
-    /// # Errors
-    /// Always.
-    pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-        Err(io::Error::other(NOT_YET))
-    }
-
-    /// What `run` and `exec` do while their process runs.
-    #[derive(Debug)]
-    pub struct Foreground(());
-
-    impl Foreground {
-        /// Takes all signals.
-        ///
-        /// # Errors
-        /// Always.
-        pub fn new() -> io::Result<Self> {
-            Err(io::Error::other(NOT_YET))
-        }
-
-        /// Relays a terminal.
-        ///
-        /// # Errors
-        /// Always.
-        pub fn attach(&mut self, _: BorrowedFd<'_>) -> io::Result<()> {
-            Err(io::Error::other(NOT_YET))
-        }
-
-        /// Waits for a process.
-        ///
-        /// # Errors
-        /// Always.
-        pub fn wait(&mut self, _: i32) -> io::Result<i32> {
-            Err(io::Error::other(NOT_YET))
-        }
-    }
 }

@@ -173,8 +173,10 @@ fn bridged(draft: &mut Draft<'_>, jail: &str, pot: &Pot) -> Vec<Op> {
     let forwards = common::forwards(draft, pot, &ends);
     let Bridge { name: bridge, description } = bridge(draft, pot, &ends);
     let (host, inner) = common::pair(draft.id);
+    let addresses = ends.iter().map(End::host).collect();
     let mut ops =
-        vec![Op::EnsureBridge { name: bridge.clone(), description, addresses: ends.iter().map(End::host).collect() }];
+        vec![common::lease(draft, &ends, &forwards), Op::EnsureBridge { name: bridge.clone(), description, addresses }];
+    referred(draft, &forwards);
     ops.extend(ends.iter().map(|end| Op::EnableForwarding { family: common::family(end.address) }));
     let networks = translated(draft, &ends);
     let rules = pf::nat(&draft.facts.network.interface, &networks);
@@ -184,6 +186,23 @@ fn bridged(draft: &mut Draft<'_>, jail: &str, pot: &Pot) -> Vec<Op> {
     ops.extend(common::inside(jail, &inner, &ends));
     ops.extend(exported(draft, &forwards));
     ops
+}
+
+/// Refuses a pot whose rules would never be looked at: pf(4) goes only into anchors that its ruleset refers to. The
+/// host's ruleset is the host's: potrun says which two lines it lacks.
+fn referred(draft: &mut Draft<'_>, forwards: &[Forward]) {
+    let Some(anchors) = draft.facts.network.anchors.clone() else { return };
+    let has = |anchor: &str| anchors.iter().any(|one| one == anchor);
+    let nat = has(pf::NAT);
+    if nat && (forwards.is_empty() || has("pot-rdr/*")) {
+        return;
+    }
+    let at = if nat { "/pot/exportedPorts" } else { "/pot/network/type" };
+    let lines = "nat-anchor pot-nat\n  rdr-anchor \"pot-rdr/*\"";
+    draft.refuse(
+        at,
+        format!("pf(4) does not look at pot's anchors: its ruleset needs, before its filter rules,\n  {lines}"),
+    );
 }
 
 /// The bridge of the pot: the interface that has the gateway's address already, whoever made it, for so pot finds its

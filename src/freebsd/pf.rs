@@ -44,6 +44,43 @@ pub fn rdr(interface: &str, forwards: &[Forward], interface_of: impl Fn(std::net
     forwards.iter().map(rule).collect()
 }
 
+/// What every rule of ours in a shared anchor holds.
+const TAG: &str = " tag potrun ";
+
+/// The anchors that a main ruleset, as `pfctl -s nat` prints it, refers to.
+#[must_use]
+pub fn references(printed: &str) -> Vec<String> {
+    let one = |line: &str| {
+        let rest = ["nat-anchor \"", "rdr-anchor \""].iter().find_map(|word| line.strip_prefix(word))?;
+        Some(rest.split('"').next()?.to_string())
+    };
+    printed.lines().filter_map(one).collect()
+}
+
+/// What an anchor must hold so that it has `rules`, if it lacks one: what is there, as pfctl(8) prints it, and ours.
+#[must_use]
+pub fn with(there: &str, rules: &str) -> Option<String> {
+    // The kernel's way of writing what stands behind the arrow is its own.
+    let before = |line: &str| line.split(" ->").next().unwrap_or_default().trim().to_string();
+    let has: Vec<String> = there.lines().filter(|line| line.contains(TAG)).map(before).collect();
+    let missing: Vec<&str> = rules.lines().filter(|line| !has.contains(&before(line))).collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let all = there.lines().filter(|line| !line.is_empty()).chain(missing);
+    Some(all.map(|line| format!("{line}\n")).collect())
+}
+
+/// What an anchor must hold so that it has no rule of ours, if it has one.
+#[must_use]
+pub fn without(there: &str) -> Option<String> {
+    let ours = |line: &&str| line.contains(TAG);
+    there
+        .lines()
+        .any(|line| ours(&line))
+        .then(|| there.lines().filter(|line| !ours(line)).map(|line| format!("{line}\n")).collect())
+}
+
 fn word(v4: bool) -> &'static str {
     if v4 { "inet" } else { "inet6" }
 }
@@ -78,5 +115,27 @@ mod tests {
              rdr pass on em0 inet6 proto udp from any to (em0) port 53 -> fd70:6f74::2 port 53\n\
              rdr pass on em1 inet proto tcp from any to 192.0.2.10 port 30080 -> 10.192.0.3 port 80\n"
         );
+    }
+
+    #[test]
+    fn references_are_read_from_the_main_ruleset() {
+        let printed =
+            "nat-anchor \"pot-nat\" all\nrdr-anchor \"pot-rdr/*\" all\nnat on em0 inet from any to any -> (em0)\n";
+        assert_eq!(references(printed), ["pot-nat", "pot-rdr/*"]);
+        assert_eq!(references(""), [""; 0]);
+    }
+
+    #[test]
+    fn shared_rules_come_once_and_go_alone() {
+        let pots = "nat on vtnet0 inet from 10.192.0.0/10 to any -> (vtnet0:0)\n";
+        let ours = nat("vtnet0", &[Subnet::parse("10.192.0.0/10").unwrap()]);
+        let both = with(pots, &ours).unwrap();
+        assert_eq!(both, format!("{pots}{ours}"));
+        assert_eq!(with(&both, &ours), None);
+        // What the kernel prints of it, FreeBSD 13.2.
+        let printed = "nat on vtnet0 inet from 10.192.0.0/10 to any tag potrun -> (vtnet0:0) round-robin\n";
+        assert_eq!(with(printed, &ours), None);
+        assert_eq!(without(&both).as_deref(), Some(pots));
+        assert_eq!(without(pots), None);
     }
 }

@@ -4,11 +4,14 @@
 //! the process goes first, and the interfaces before the jail whose network stack they are in. The first process waits
 //! outside the jail, where nothing inside can reach it, and enters when it is started.
 
+use std::path::PathBuf;
+
 use oci_spec::runtime::{PosixRlimitType, Process, Root};
 
 use crate::facts::Os;
 use crate::op::{Moment, Op, Spawn};
 use crate::plan::{Draft, Plan, files, process};
+use crate::state::Group;
 
 use super::{annotations, jail, limits, mounts, network, root};
 
@@ -42,7 +45,14 @@ pub fn order(draft: &mut Draft<'_>) -> Plan {
     let (shown, rootfs) = if readonly { root::readonly(draft, &below, &mounts) } else { (Vec::new(), below) };
     ops.extend(shown);
     let ruleset = mounts::ruleset(&mounts, pot.as_ref());
-    ops.extend(mounts.into_iter().map(|mount| Op::HostMount { root: rootfs.clone(), mount }));
+    // What potrun made itself has nothing mounted in it yet.
+    let before = if rootfs.starts_with(draft.bundle.root().unwrap_or_else(|| "/dev/null".into())) {
+        draft.facts.mounts.clone()
+    } else {
+        Vec::new()
+    };
+    let mount = |mount| Op::HostMount { root: rootfs.clone(), mount, before: before.clone() };
+    ops.extend(mounts.into_iter().map(mount));
 
     let (bounds, attributes) = pot.as_ref().map(|pot| (pot.limits.clone(), pot.attributes.clone())).unwrap_or_default();
     ops.extend(limits::rules(&name, &bounds));
@@ -53,7 +63,7 @@ pub fn order(draft: &mut Draft<'_>) -> Plan {
     ops.extend(limits::cpuset(&name, &bounds));
     ops.extend(network::wire(draft, &wanted, &name, &stack, pot.as_ref()));
     ops.extend(first_process(draft, &name));
-    Plan { os: Os::Freebsd, ops, rootfs, cgroup: None, notes: Vec::new() }
+    Plan { os: Os::Freebsd, ops, rootfs, group: Some(Group::Jail(name)), notes: Vec::new() }
 }
 
 /// Plans one more process of a running container (`exec`), in its jail.
@@ -63,7 +73,7 @@ pub fn exec(draft: &mut Draft<'_>, asked: &Process, jail: &str) -> Plan {
     spawn.start = entering(jail);
     spawn.start.extend(process::start(asked, CONFINEMENT));
     let ops = vec![Op::Spawn(Box::new(spawn))];
-    Plan { os: Os::Freebsd, ops, rootfs: std::path::PathBuf::new(), cgroup: None, notes: Vec::new() }
+    Plan { os: Os::Freebsd, ops, rootfs: PathBuf::new(), group: Some(Group::Jail(jail.into())), notes: Vec::new() }
 }
 
 const CONFINEMENT: process::Confinement<'static> =

@@ -89,7 +89,7 @@ pub fn readonly(draft: &Draft<'_>, root: &Path, mounts: &[Mount]) -> (Vec<Op>, P
         options: vec!["ro".into()],
         data: Vec::new(),
     };
-    ops.push(Op::HostMount { root: "/".into(), mount });
+    ops.push(Op::HostMount { root: "/".into(), mount, before: Vec::new() });
     (ops, target)
 }
 

@@ -3,52 +3,40 @@
 mod beneath;
 mod bpf;
 mod cgroup;
-pub mod console;
 pub mod exe;
 pub mod facts;
 mod inside;
 mod layer;
-mod link;
 pub mod process;
 mod program;
 mod spawn;
 mod sys;
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
 
-use crate::host::tool::{self, Output, Tool};
+use nix::sys::signal::SigSet;
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::UnixAddr;
+
+use crate::host::child::Child;
+use crate::host::first::{Io, run_hook};
 use crate::host::{Host, Trouble};
-use crate::op::{Hook, Moment, Op};
-use crate::state::{State, Status};
+use crate::op::{Hook, Op};
+use crate::state::State;
 
 pub use process::Watch;
 
 /// The operating system.
 pub const OS: Option<crate::facts::Os> = Some(crate::facts::Os::Linux);
 
-/// What the container's first process is given besides its ops.
-#[derive(Debug)]
-pub struct Io {
-    /// Where it listens for `start`. None: it starts at once (`exec`).
-    pub listen: Option<OwnedFd>,
-    /// The descriptor whose lock says that it still waits.
-    pub waiting: Option<File>,
-    /// Where the master of its terminal is sent.
-    pub console: Option<OwnedFd>,
-    /// How many descriptors from 3 on it keeps (`--preserve-fds`).
-    pub preserve: u32,
-    /// What hooks read from their stdin, but for pid and status.
-    pub state: State,
-}
-
 /// Linux.
 #[derive(Debug)]
 pub struct LinuxHost {
     io: Option<Io>,
-    child: Option<spawn::Child>,
+    child: Option<Child>,
 }
 
 impl LinuxHost {
@@ -67,7 +55,7 @@ impl LinuxHost {
     /// The pid of the process that was started.
     #[must_use]
     pub fn pid(&self) -> Option<i32> {
-        self.child.as_ref().map(|child| child.pid)
+        self.child.as_ref().map(Child::pid)
     }
 
     /// Tells the first process that it is on record now: it no longer ends with this potrun.
@@ -75,7 +63,7 @@ impl LinuxHost {
     /// # Errors
     /// It is gone.
     pub fn commit(&mut self) -> Result<(), Trouble> {
-        self.child.as_mut().map_or(Ok(()), spawn::Child::commit)
+        self.child.as_mut().map_or(Ok(()), Child::commit)
     }
 
     /// Gives up the descriptors that only the first process needs.
@@ -88,7 +76,7 @@ impl LinuxHost {
     /// # Errors
     /// What kept it from doing so.
     pub fn started(&mut self) -> Result<(), Trouble> {
-        self.child.as_mut().map_or(Ok(()), spawn::Child::started)
+        self.child.as_mut().map_or(Ok(()), Child::started)
     }
 
     fn hook(&self, hook: &Hook) -> Result<(), Trouble> {
@@ -101,24 +89,6 @@ impl Default for LinuxHost {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// Runs a hook with the state that it must see.
-///
-/// # Errors
-/// It cannot be started, fails, or takes too long.
-pub fn run_hook(hook: &Hook, mut state: State) -> Result<(), tool::ToolError> {
-    state.status = match hook.moment {
-        Moment::Prestart | Moment::CreateRuntime | Moment::CreateContainer => Status::Creating,
-        Moment::StartContainer => Status::Created,
-        Moment::Poststart => Status::Running,
-        Moment::Poststop => Status::Stopped,
-    };
-    let input = serde_json::to_vec(&state).unwrap_or_default(); // a State holds texts and numbers only
-    let timeout = hook.timeout.map(Duration::from_secs);
-    let tool =
-        Tool { path: &hook.path, args: &hook.args, env: &hook.env, input: &input, timeout, output: Output::Inherit };
-    tool::run(&tool).map(drop)
 }
 
 impl Host for LinuxHost {
@@ -134,9 +104,9 @@ impl Host for LinuxHost {
             Op::FilterDevices { path, rules } => cgroup::filter_devices(path, rules)?,
             Op::Spawn(spawn) => {
                 let io = self.io.as_mut().ok_or("no container to start a process for")?;
-                self.child = Some(spawn::Child::spawn(spawn, io)?);
+                self.child = Some(spawn::spawn(spawn, io)?);
             }
-            Op::Resume => self.child.as_mut().map_or(Ok(()), spawn::Child::resume)?,
+            Op::Resume => self.child.as_mut().map_or(Ok(()), Child::resume)?,
             Op::KillAll { cgroup } => {
                 self.child = None; // ends it, if it was ours
                 if let Some(path) = cgroup {
@@ -203,20 +173,54 @@ fn fd(owned: &OwnedFd) -> BorrowedFd<'_> {
     owned.as_fd()
 }
 
-/// Listens at `path` for `start`.
-///
-/// # Errors
-/// The kernel's words.
-pub fn listen(path: &Path) -> std::io::Result<OwnedFd> {
-    link::listen(path)
+/// A socket's address, through the descriptor of its directory: sun_path has 108 bytes, engines' state directories often
+/// more (unix(7)).
+fn address(path: &Path) -> io::Result<(OwnedFd, UnixAddr)> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = open_path(dir)?;
+    let name = path.file_name().ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let short = format!("{}/{}", name_of(dir.as_fd()), name.display());
+    let address = UnixAddr::new(short.as_str())?;
+    Ok((dir, address))
 }
 
-/// Tells the first process that listens at `path` to become the program, and waits until it has.
-///
-/// # Errors
-/// What kept it from doing so.
-pub fn start(path: &Path) -> Result<(), Trouble> {
-    link::start(path)
+/// bind(2) at a path of any length.
+pub(crate) fn bind(socket: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let (_dir, address) = address(path)?;
+    Ok(nix::sys::socket::bind(socket.as_raw_fd(), &address)?)
+}
+
+/// connect(2) to a path of any length.
+pub(crate) fn connect(socket: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let (_dir, address) = address(path)?;
+    Ok(nix::sys::socket::connect(socket.as_raw_fd(), &address)?)
+}
+
+/// Closes the descriptors from `first` to `last`.
+pub(crate) fn close_range(first: u32, last: u32) -> io::Result<()> {
+    sys::close_range(first, last)
+}
+
+/// Signals as they come, on a descriptor.
+#[derive(Debug)]
+pub(crate) struct Signals(SignalFd);
+
+impl Signals {
+    /// Takes these signals, which the caller has blocked.
+    pub(crate) fn new(which: &SigSet) -> io::Result<Self> {
+        Ok(Self(SignalFd::with_flags(which, SfdFlags::SFD_CLOEXEC)?))
+    }
+
+    /// The next one.
+    pub(crate) fn next(&mut self) -> io::Result<Option<i32>> {
+        Ok(self.0.read_signal()?.map(|info| info.ssi_signo as i32))
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 /// Removes the layers and notes in `store` of containers of `root` that are no more.

@@ -63,8 +63,9 @@ fn bridged(draft: &mut Draft<'_>, pot: &Pot) -> Vec<Op> {
     let forwards = common::forwards(draft, pot, &ends);
     let Bridge { name: bridge, description } = common::bridge(pot);
     let (host, _) = common::pair(draft.id);
+    let addresses = ends.iter().map(End::host).collect();
     let mut ops =
-        vec![Op::EnsureBridge { name: bridge.clone(), description, addresses: ends.iter().map(End::host).collect() }];
+        vec![common::lease(draft, &ends, &forwards), Op::EnsureBridge { name: bridge.clone(), description, addresses }];
     ops.extend(ends.iter().map(|end| Op::EnableForwarding { family: common::family(end.address) }));
     if forwards.iter().any(by_loopback) {
         ops.push(Op::RouteLoopback { interface: bridge.clone() });
@@ -223,6 +224,7 @@ add rule inet potrun forward iifname "pb-*" iifname != "pb-public" oifname "pb-p
         assert_eq!(
             steps(r#""network": {"type": "public-bridge", "stack": "dual"}, "exportedPorts": [{"port": 80}]"#),
             [
+                "lease 10.192.0.3,fd70:6f74::2, ports 1024",
                 "ensure bridge pb-public, potrun public bridge, 10.192.0.1/10,fd70:6f74::1/64",
                 "enable forwarding of ipv4",
                 "enable forwarding of ipv6",
@@ -238,7 +240,7 @@ add rule inet potrun forward iifname "pb-*" iifname != "pb-public" oifname "pb-p
             ]
         );
         let private = steps(r#""network": {"type": "private-bridge", "bridge": "b"}"#);
-        assert!(private[0].ends_with(", potrun private bridge b, 10.192.0.9/29"), "{private:?}");
+        assert!(private[1].ends_with(", potrun private bridge b, 10.192.0.9/29"), "{private:?}");
         assert!(!private.iter().any(|line| line.contains("loopback")), "{private:?}");
     }
 

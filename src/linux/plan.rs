@@ -8,6 +8,7 @@ use crate::bundle::pot::{NetworkKind, Pot};
 use crate::facts::{Os, Store};
 use crate::op::{Moment, Mount, Node, Op, Root, Spawn};
 use crate::plan::{Draft, Plan, files, process};
+use crate::state::Group;
 
 use super::{mount, resources};
 
@@ -125,7 +126,7 @@ pub fn order(draft: &mut Draft<'_>) -> Plan {
     }
     ops.push(Op::Spawn(Box::new(spawn)));
     ops.extend(meanwhile);
-    Plan { os: Os::Linux, ops, rootfs, cgroup, notes: Vec::new() }
+    Plan { os: Os::Linux, ops, rootfs, group: cgroup.map(Group::Cgroup), notes: Vec::new() }
 }
 
 /// Plans one more process of a running container (`exec`), which joins the namespaces of process `pid`.
@@ -144,7 +145,8 @@ pub fn exec(draft: &mut Draft<'_>, asked: &Process, pid: i32, cgroup: Option<Pat
     }
     spawn.create.push(process::find(asked));
     spawn.start = process::start(asked, confinement(draft, linux.as_ref(), draft.bundle.pot.is_some()));
-    Plan { os: Os::Linux, ops: vec![Op::Spawn(Box::new(spawn))], rootfs: PathBuf::new(), cgroup, notes: Vec::new() }
+    let group = cgroup.map(Group::Cgroup);
+    Plan { os: Os::Linux, ops: vec![Op::Spawn(Box::new(spawn))], rootfs: PathBuf::new(), group, notes: Vec::new() }
 }
 
 fn console_size(process: &Process) -> Option<(u16, u16)> {

@@ -25,6 +25,12 @@ impl Subnet {
         (prefix <= if network.is_ipv4() { 32 } else { 128 }).then_some(Self { network, prefix })
     }
 
+    /// The address that stands for all of a family.
+    #[must_use]
+    pub fn any(v4: bool) -> IpAddr {
+        if v4 { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) }
+    }
+
     fn bits(&self) -> u8 {
         if self.network.is_ipv4() { 32 } else { 128 }
     }

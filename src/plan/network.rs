@@ -13,6 +13,9 @@ use super::lease::{self, Subnet};
 /// with twelve characters.
 pub const BRIDGES: &str = "pb-";
 
+/// What the host's end of every pair begins with.
+pub const PAIRS: &str = "pta";
+
 /// A bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bridge {
@@ -95,7 +98,7 @@ pub fn bridge(pot: &Pot) -> Bridge {
 /// The pair of interfaces of a pot: the host's end, the pot's end. One pair carries both families.
 #[must_use]
 pub fn pair(id: &ContainerId) -> (String, String) {
-    (id.short("pta"), id.short("ptb"))
+    (id.short(PAIRS), id.short("ptb"))
 }
 
 /// The step that makes the pair. epair(4) derives addresses from the host's id, so that cloned machines on one
@@ -217,6 +220,21 @@ pub fn forwards(draft: &mut Draft<'_>, pot: &Pot, ends: &[End]) -> Vec<Forward> 
         }
     }
     all
+}
+
+/// The step that makes addresses and ports the pot's own. It comes before all that uses them.
+#[must_use]
+pub fn lease(draft: &Draft<'_>, ends: &[End], forwards: &[Forward]) -> Op {
+    let mut ports: Vec<u16> = forwards.iter().map(|one| one.host_port).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    Op::Lease {
+        ledger: draft.facts.network.ledger.clone(),
+        id: draft.id.clone(),
+        owner: draft.facts.state.join(draft.id.as_str()),
+        addresses: ends.iter().map(|end| end.address).collect(),
+        ports,
+    }
 }
 
 /// The addresses of a pot of type alias and the interfaces that get them, in the order of the bundle.

@@ -3,6 +3,7 @@
 use crate::base::{BaseError, Bases, Digest, FetchOptions, Imported, Progress, UnpackOptions};
 use crate::cli::{self, Context};
 use crate::error::{Error, Result};
+use crate::host::this;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -108,7 +109,7 @@ impl Unpack {
 /// # Errors
 /// Those of [`Bases`], and [`BaseError::Io`] when stdout cannot be written.
 fn run(command: &BaseCommand, store: &Path) -> std::result::Result<(), BaseError> {
-    let bases = Bases::at(store);
+    let bases = this::facts::bases(store);
     let text = match command {
         BaseCommand::Import { name, file, sha256, unpack } => {
             let mut bar = Bar::default();

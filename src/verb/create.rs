@@ -11,7 +11,7 @@ use crate::apply::{apply, take_back};
 use crate::bundle::{Bundle, Refusal};
 use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result, Who};
-use crate::host::{Host, This, this};
+use crate::host::{Host, This, first, link, terminal, this};
 use crate::id::ContainerId;
 use crate::journal::Journal;
 use crate::op::{Moment, Op};
@@ -82,6 +82,9 @@ impl Create {
             pass_sockets(process);
         }
         let bundle = &bundle;
+        // From looking at a network that pots share to having a place in it, nobody else changes it.
+        let bridged = bundle.pot.as_ref().is_some_and(plan::network::bridged);
+        let _networks = if bridged { Some(super::networks(&this::facts::ledger())?) } else { None };
         let facts = this::facts::gather(bundle, &context.root, &context.store)?;
         if bundle.spec.process().is_none() {
             return Err(Error::new(Who::Author, "config.json refused: /process: is required to create a container"));
@@ -181,8 +184,8 @@ impl Making<'_> {
             owner: String::new(),
         };
         let waiting = self.entry.keep_config(&self.bundle.config)?;
-        let listen = this::listen(&self.entry.socket()).doing(|| "listen for start")?;
-        Ok(This::with(this::Io {
+        let listen = link::listen(&self.entry.socket()).doing(|| "listen for start")?;
+        Ok(This::with(first::Io {
             listen: Some(listen),
             waiting: Some(waiting),
             console,
@@ -201,7 +204,7 @@ impl Making<'_> {
             process,
             bundle: self.bundle.dir.clone(),
             rootfs: self.plan.rootfs.clone(),
-            cgroup: self.plan.cgroup.clone(),
+            group: self.plan.group.clone(),
             euid: nix::unistd::geteuid().as_raw(),
             created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
             os: self.plan.os,
@@ -251,7 +254,7 @@ fn annotations(bundle: &Bundle) -> std::collections::BTreeMap<String, String> {
 pub(super) fn console(bundle: &Bundle, socket: Option<&Path>, detached: bool) -> Result<Option<OwnedFd>> {
     let terminal = bundle.spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal) == Some(true);
     check_console(terminal, socket, detached)?;
-    socket.map(|path| this::console::connect_to(path).doing(|| format!("connect to {}", path.display()))).transpose()
+    socket.map(|path| terminal::connect_to(path).doing(|| format!("connect to {}", path.display()))).transpose()
 }
 
 /// Whether terminal and console socket fit together.

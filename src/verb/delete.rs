@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result};
-use crate::host::{This, this};
+use crate::host::{This, first, this};
 use crate::op::Moment;
 use crate::state::{Record, Status};
 use crate::store::{Entry, Store};
@@ -68,7 +68,7 @@ pub(super) fn delete(entry: &Entry, record: Option<&Record>) -> Result<()> {
     for hook in record.hooks.iter().filter(|hook| hook.moment == Moment::Poststop) {
         let state = crate::state::State::of(record, Status::Stopped);
         // runtime.md, "Lifecycle" 13: a failed poststop hook is a warning.
-        if let Err(e) = this::run_hook(hook, state) {
+        if let Err(e) = first::run_hook(hook, state) {
             tracing::warn!("{hook}: {}", crate::error::chain(&e));
         }
     }

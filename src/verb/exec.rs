@@ -10,7 +10,7 @@ use oci_spec::runtime::{Capability, LinuxCapabilities, Process, User};
 use crate::bundle::{Bundle, Refusal};
 use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result};
-use crate::host::{Host, This, this};
+use crate::host::{Host, This, first, terminal, this};
 use crate::plan;
 use crate::state::{Record, State, Status};
 use crate::store::{Entry, Store};
@@ -93,14 +93,14 @@ impl Exec {
     fn go(&self, record: &Record, process: &Process, plan: &plan::Plan, preserve: u32) -> Result<u8> {
         let terminal = process.terminal() == Some(true);
         super::create::check_console(terminal, self.console_socket.as_deref(), self.detach)?;
-        let connect = |path: &Path| this::console::connect_to(path).doing(|| format!("connect to {}", path.display()));
+        let connect = |path: &Path| terminal::connect_to(path).doing(|| format!("connect to {}", path.display()));
         let (mut console, mut relay) = (self.console_socket.as_deref().map(connect).transpose()?, None);
         if terminal && console.is_none() {
-            let (ours, theirs) = this::console::pair().doing(|| "make a socket for the terminal")?;
+            let (ours, theirs) = terminal::pair().doing(|| "make a socket for the terminal")?;
             (console, relay) = (Some(theirs), Some(ours));
         }
         let state = State::of(record, Status::Running);
-        let mut host = This::with(this::Io { listen: None, waiting: None, console, preserve, state });
+        let mut host = This::with(first::Io { listen: None, waiting: None, console, preserve, state });
         for op in &plan.ops {
             tracing::debug!("{op}");
             host.run(op).map_err(failed)?;
@@ -111,7 +111,7 @@ impl Exec {
             super::create::write_pid(path, pid)?;
         }
         let mut foreground =
-            if self.detach { None } else { Some(this::console::Foreground::new().doing(|| "take signals")?) };
+            if self.detach { None } else { Some(terminal::Foreground::new().doing(|| "take signals")?) };
         if let (Some(foreground), Some(socket)) = (&mut foreground, relay) {
             use std::os::fd::AsFd;
             foreground.attach(socket.as_fd()).doing(|| "attach to the terminal")?;

@@ -27,7 +27,7 @@ impl cli::Run for Gc {
         for path in swept {
             super::print(&format!("{}\n", path.display()))?;
         }
-        for path in crate::base::Bases::at(&context.store).sweep().doing(|| "sweep the bases")? {
+        for path in this::facts::bases(&context.store).sweep().doing(|| "sweep the bases")? {
             super::print(&format!("{}\n", path.display()))?;
         }
         match failed.len() {

@@ -33,8 +33,8 @@ impl cli::Run for Kill {
         let doing = || format!("send signal {signal}");
         if self.all {
             // containerd sends this after the end, to whatever may be left.
-            match &record.cgroup {
-                Some(cgroup) => this::process::signal_group(cgroup, signal).doing(doing)?,
+            match &record.group {
+                Some(group) => this::process::signal_group(group, signal).doing(doing)?,
                 None => drop(this::process::signal(&record.process, signal).doing(doing)?),
             }
             return Ok(0);

@@ -52,7 +52,7 @@ impl cli::Run for Resume {
 fn freeze(context: &Context, id: &str, frozen: bool, allowed: impl Fn(Status) -> Result<()>) -> Result<u8> {
     let (_, record, status) = super::find_made(&Store::at(&context.root), &super::id(id)?)?;
     allowed(status)?;
-    let cgroup = record.cgroup.ok_or_else(|| Error::operator("the container has no control group to freeze"))?;
-    this::process::freeze(&cgroup, frozen).doing(|| format!("freeze {}", cgroup.display()))?;
+    let group = record.group.ok_or_else(|| Error::operator("the container has no control group to freeze"))?;
+    this::process::freeze(&group, frozen).doing(|| format!("freeze {group}"))?;
     Ok(0)
 }

@@ -32,8 +32,8 @@ impl cli::Run for Ps {
 
     fn run(&self, context: &Context) -> Result<u8> {
         let (_, record, _) = super::find_made(&Store::at(&context.root), &super::id(&self.id)?)?;
-        let pids = match &record.cgroup {
-            Some(cgroup) => this::process::group(cgroup).doing(|| format!("read {}", cgroup.display()))?,
+        let pids = match &record.group {
+            Some(group) => this::process::group(group).doing(|| format!("look at {group}"))?,
             None => vec![record.process.pid],
         };
         let text = match self.format {

@@ -7,7 +7,8 @@ use clap::Args;
 use crate::bundle::Bundle;
 use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result};
-use crate::host::this::{self, console::Foreground};
+use crate::host::terminal::{self, Foreground};
+use crate::host::this;
 use crate::state::Record;
 use crate::store::{Entry, Lock};
 
@@ -41,7 +42,7 @@ impl cli::Run for Run {
         let socket = self.create.console_socket.as_deref();
         let (mut console, mut relay) = (super::create::console(&bundle, socket, self.detach)?, None);
         if terminal && socket.is_none() {
-            let (ours, theirs) = this::console::pair().doing(|| "make a socket for the terminal")?;
+            let (ours, theirs) = terminal::pair().doing(|| "make a socket for the terminal")?;
             (console, relay) = (Some(theirs), Some(ours));
         }
         let own = std::process::id() as i32;

@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::cli::{self, Context};
 use crate::error::{Error, Result};
-use crate::host::this;
+use crate::host::{link, this};
 use crate::op::Moment;
 use crate::state::{Record, Status};
 use crate::store::{Entry, Store};
@@ -41,7 +41,7 @@ impl cli::Run for Start {
 
 /// Starts the program and runs what must follow.
 pub(super) fn start(entry: &Entry, record: &Record) -> Result<()> {
-    this::start(&entry.socket()).map_err(|e| Error::operator(e.to_string()))?;
+    link::start(&entry.socket()).map_err(|e| Error::operator(e.to_string()))?;
     super::hooks(record, Moment::Poststart).inspect_err(|_| {
         // runtime.md, "Lifecycle" 9: a failed poststart hook stops the container.
         if let Err(e) = this::process::kill(&record.process) {

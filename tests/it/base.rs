@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests start tools, servers and processes to kill")]
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may panic as tests do")]
 
-use potrun::base::{BaseError, Bases, Digest, FetchOptions, Imported, Quiet, UnpackOptions};
+use potrun::base::{BaseError, Bases, Digest, Directories, FetchOptions, Imported, Quiet, UnpackOptions};
 use sha2::Digest as _;
 use std::error::Error as _;
 use std::fs::{self, File};
@@ -36,12 +36,16 @@ impl Scene {
         self.0.join("store")
     }
 
+    fn directories(&self) -> Directories {
+        Directories::at(&self.store())
+    }
+
     fn bases(&self) -> Bases {
         Bases::at(&self.store())
     }
 
     fn tree(&self, path: &str) -> PathBuf {
-        self.bases().tree("b").join(path)
+        self.directories().tree("b").join(path)
     }
 
     fn outside(&self, path: &str) -> PathBuf {
@@ -839,7 +843,7 @@ fn two_imports_of_one_name_make_one_base() {
 fn a_base_in_use_is_not_removed() {
     let scene = Scene::new();
     scene.import(&plain().end()).unwrap();
-    let users = scene.bases().users_directory("b");
+    let users = scene.directories().users_directory("b");
     for id in ["web2", "web1"] {
         fs::write(users.join(id), "").unwrap();
     }
@@ -872,7 +876,7 @@ fn a_removal_that_was_cut_off_is_finished_by_the_sweep() {
     scene.import(&plain().end()).unwrap();
     let bases = scene.store().join("bases");
     // Died after the first step, then after the second.
-    fs::remove_dir(scene.bases().users_directory("b")).unwrap();
+    fs::remove_dir(scene.directories().users_directory("b")).unwrap();
     assert_eq!(scene.bases().sweep().unwrap(), [bases.join("b")]);
     scene.import(&plain().end()).unwrap();
     fs::rename(bases.join("b"), bases.join(".b.gone-1-1")).unwrap();
@@ -887,7 +891,7 @@ fn ls_prints_a_table_and_json() {
     let header = "NAME  SHA256               BYTES   ENTRIES  CREATED               USERS\n";
     assert_eq!(text(&scene.potrun(&["ls"]).output().unwrap()), (header.to_owned(), String::new()));
     let base = scene.import(&plain().end()).unwrap().base().clone();
-    fs::write(scene.bases().users_directory("b").join("web1"), "").unwrap();
+    fs::write(scene.directories().users_directory("b").join("web1"), "").unwrap();
     let line = format!("b     {}        200006         8  {}  1\n", &base.sha256.to_string()[..12], base.created);
     assert_eq!(text(&scene.potrun(&["ls"]).output().unwrap()).0, format!("{header}{line}"));
     let json: serde_json::Value =

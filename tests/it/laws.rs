@@ -92,7 +92,7 @@ fn names(plan: &Plan) -> BTreeSet<(&'static str, String)> {
             Op::LoadNft { name, .. } => add("rules", name),
             Op::CreateCgroup { path } => add("cgroup", &path.to_string_lossy()),
             Op::CreateJail { name, .. } => add("jail", name),
-            Op::HostMount { root, mount } if *root == *"/" => add("path", &mount.target.to_string_lossy()),
+            Op::HostMount { root, mount, .. } if *root == *"/" => add("path", &mount.target.to_string_lossy()),
             _ => {}
         }
     }

@@ -156,6 +156,7 @@ const INTENDED: &[(&str, &str)] = &[
     ("+inside 10.192.0.20/10", "the same"),
     ("+route 10.192.0.9", "the same"),
     ("+route 10.192.0.1", "the same"),
+    ("+lease", "an address and a host port belong to one pot from its plan on; pot looks which are in use, unlocked"),
     ("-pair for inet6", "one pair carries both families"),
     ("-bridge of em0 for inet6", "the host's Ethernet is not the pot's: a network of its own, translated"),
     ("-inside accept_rtadv", "the address is the plan's, not the router's"),
@@ -239,6 +240,9 @@ fn effects(plan: &Plan) -> BTreeSet<String> {
             }
             Op::AddAddress { interface, address } => {
                 all.insert(format!("address {interface} {}", address.split('/').next().unwrap()));
+            }
+            Op::Lease { .. } => {
+                all.insert("lease".into());
             }
             Op::CreatePair { .. } => {
                 all.insert("pair".into());

@@ -1,25 +1,67 @@
-//! Rules of pf(4), by pfctl(8): the ioctls of /dev/pf change from release to release.
+//! Rules of pf(4), by pfctl(8): the ioctls of /dev/pf change from release to release. The host's own ruleset is read
+//! and never loaded.
 
 use std::net::IpAddr;
+use std::path::Path;
 
+use crate::freebsd::pf;
 use crate::host::Trouble;
+use crate::host::tool::{self, Output, Tool, ToolError};
 
-/// Loads rules into an anchor, replacing what it held.
-pub(super) fn load(_anchor: &str, _rules: &str) -> Result<(), Trouble> {
-    Err("is not carried out on freebsd yet".into())
+use super::network;
+
+/// Runs pfctl(8) with `input` on its stdin.
+fn pfctl(args: &[&str], input: &str) -> Result<String, ToolError> {
+    let args: Vec<String> = std::iter::once("pfctl").chain(args.iter().copied()).map(Into::into).collect();
+    let path = Path::new("/sbin/pfctl");
+    let tool = Tool { path, args: &args, env: &[], input: input.as_bytes(), timeout: None, output: Output::Keep };
+    tool::run(&tool).map(|output| String::from_utf8_lossy(&output).into_owned())
 }
 
-/// Empties an anchor, and ends the states of `addresses`.
-pub(super) fn flush(_anchor: &str, _addresses: &[IpAddr]) -> Result<(), Trouble> {
-    Err("is not carried out on freebsd yet".into())
+/// The anchors that the host's own ruleset refers to: rules in others are never looked at.
+pub(super) fn anchors() -> Result<Vec<String>, Trouble> {
+    if !Path::new("/dev/pf").exists() {
+        return Ok(Vec::new());
+    }
+    Ok(pf::references(&pfctl(&["-q", "-s", "nat"], "")?))
+}
+
+/// Loads rules into an anchor, replacing what it held.
+pub(super) fn load(anchor: &str, rules: &str) -> Result<(), Trouble> {
+    Ok(pfctl(&["-q", "-a", anchor, "-f", "-"], rules).map(drop)?)
+}
+
+/// Empties an anchor, and ends the states of `addresses`: they would go on translating.
+pub(super) fn flush(anchor: &str, addresses: &[IpAddr]) -> Result<(), Trouble> {
+    if !Path::new("/dev/pf").exists() {
+        return Ok(());
+    }
+    load(anchor, "")?;
+    for address in addresses {
+        let (any, address) = (if address.is_ipv4() { "0.0.0.0/0" } else { "::/0" }, address.to_string());
+        pfctl(&["-q", "-k", &address], "")?;
+        pfctl(&["-q", "-k", any, "-k", &address], "")?;
+    }
+    Ok(())
 }
 
 /// Adds rules to an anchor as far as it lacks them.
-pub(super) fn ensure(_anchor: &str, _rules: &str) -> Result<(), Trouble> {
-    Err("is not carried out on freebsd yet".into())
+pub(super) fn ensure(anchor: &str, rules: &str) -> Result<(), Trouble> {
+    let there = pfctl(&["-q", "-a", anchor, "-s", "nat"], "")?;
+    match pf::with(&there, rules) {
+        Some(all) => load(anchor, &all),
+        None => Ok(()),
+    }
 }
 
-/// Takes the rules with our mark out of an anchor that no bridge of pots needs any more.
-pub(super) fn release(_anchor: &str) -> Result<(), Trouble> {
-    Err("is not carried out on freebsd yet".into())
+/// Takes the rules with our mark out of an anchor that no pot of ours needs any more.
+pub(super) fn release(anchor: &str) -> Result<(), Trouble> {
+    if !Path::new("/dev/pf").exists() || network::used()? {
+        return Ok(());
+    }
+    let there = pfctl(&["-q", "-a", anchor, "-s", "nat"], "")?;
+    match pf::without(&there) {
+        Some(rest) => load(anchor, &rest),
+        None => Ok(()),
+    }
 }

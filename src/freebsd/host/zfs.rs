@@ -1,21 +1,121 @@
-//! Datasets, by zfs(8).
+//! Datasets, by zfs(8): what /dev/zfs is asked with changes from release to release.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
+use crate::facts::Base;
 use crate::host::Trouble;
+use crate::host::tool::{self, Output, Tool, ToolError};
 use crate::id::ContainerId;
+use crate::op::MARK;
 
-/// Creates a dataset.
-pub(super) fn create(_dataset: &str, _properties: &BTreeMap<String, String>) -> Result<(), Trouble> {
-    Err("is not carried out on freebsd yet".into())
+const ZFS: &str = "/sbin/zfs";
+
+/// Runs zfs(8).
+pub(super) fn zfs(args: &[String]) -> Result<String, ToolError> {
+    let args: Vec<String> = std::iter::once("zfs".to_string()).chain(args.iter().cloned()).collect();
+    let tool = Tool { path: Path::new(ZFS), args: &args, env: &[], input: &[], timeout: None, output: Output::Keep };
+    tool::run(&tool).map(|output| String::from_utf8_lossy(&output).into_owned())
+}
+
+pub(super) fn words(all: &[&str]) -> Vec<String> {
+    all.iter().map(ToString::to_string).collect()
+}
+
+/// Whether zfs(8) has failed because there is no such thing.
+pub(super) fn missing(error: &ToolError) -> bool {
+    error.to_string().contains("does not exist") || error.to_string().contains("no such pool")
+}
+
+fn with(verb: &str, properties: &BTreeMap<String, String>, rest: &[&str]) -> Vec<String> {
+    let mut args = vec![verb.to_string()];
+    for (name, value) in properties {
+        args.extend(["-o".to_string(), format!("{name}={value}")]);
+    }
+    args.extend(words(rest));
+    args
+}
+
+/// Creates a dataset, mounted, with its mark from its first moment on.
+pub(super) fn create(dataset: &str, properties: &BTreeMap<String, String>) -> Result<(), Trouble> {
+    made(dataset, properties, zfs(&with("create", properties, &[dataset])))
 }
 
 /// Clones a snapshot.
-pub(super) fn clone(_snapshot: &str, _dataset: &str, _properties: &BTreeMap<String, String>) -> Result<(), Trouble> {
-    Err("is not carried out on freebsd yet".into())
+pub(super) fn clone(snapshot: &str, dataset: &str, properties: &BTreeMap<String, String>) -> Result<(), Trouble> {
+    made(dataset, properties, zfs(&with("clone", properties, &[snapshot, dataset])))
 }
 
-/// Destroys a dataset if its mark names `id`.
-pub(super) fn destroy(_dataset: &str, _id: &ContainerId) -> Result<(), Trouble> {
-    Err("is not carried out on freebsd yet".into())
+/// zfs(8) also fails after it has made the dataset, if that cannot be mounted.
+fn made(dataset: &str, properties: &BTreeMap<String, String>, done: Result<String, ToolError>) -> Result<(), Trouble> {
+    done.map(drop).map_err(|error| {
+        if let Some(id) = properties.get(MARK).and_then(|id| ContainerId::new(id).ok())
+            && !error.to_string().contains("dataset already exists")
+            && let Err(e) = destroy(dataset, &id)
+        {
+            return format!("{error}; {dataset} is left: {e}").into();
+        }
+        error.into()
+    })
+}
+
+/// Destroys a dataset if its mark names `id`. It is unmounted by force: the jail is dead, whoever else looks into its
+/// root must not keep it.
+pub(super) fn destroy(dataset: &str, id: &ContainerId) -> Result<(), Trouble> {
+    match zfs(&words(&["get", "-H", "-o", "value", MARK, dataset])) {
+        Err(e) if missing(&e) => return Ok(()),
+        Err(e) => return Err(e.into()),
+        Ok(mark) if mark.trim() != id.as_str() => return Ok(()),
+        Ok(_) => {}
+    }
+    match zfs(&words(&["destroy", "-f", dataset])) {
+        Err(e) if missing(&e) => Ok(()),
+        other => Ok(other.map(drop)?),
+    }
+}
+
+/// What is known of a base: the dataset `bases/NAME` of the store, with the snapshot that potrun made, or pot's latest.
+pub(super) fn base(store: &str, name: &str) -> Result<Option<Base>, Trouble> {
+    let dataset = format!("{store}/bases/{name}");
+    let columns = format!("name,{DIGEST},mountpoint");
+    let args = ["list", "-H", "-p", "-d", "1", "-t", "filesystem,snapshot", "-o", &columns, &dataset];
+    let listed = match zfs(&words(&args)) {
+        Err(e) if missing(&e) => return Ok(None),
+        other => other?,
+    };
+    let found = crate::freebsd::datasets::base(&listed, &dataset);
+    Ok(found.map(|found| Base {
+        digest: found.digest,
+        snapshot: found.snapshot,
+        osrelease: release(Path::new(&found.mountpoint)),
+    }))
+}
+
+/// The user property that a base's digest is kept in.
+pub(super) const DIGEST: &str = "potrun:sha256";
+
+/// What a base says its release is: the variable of its freebsd-version(1), which is a script. It is read as text, of
+/// bounded size, beneath the base.
+fn release(root: &Path) -> Option<String> {
+    use std::io::Read;
+    let file = super::beneath::open_file(root, Path::new("/bin/freebsd-version")).ok()?;
+    let mut text = String::new();
+    file.take(64 << 10).read_to_string(&mut text).ok()?;
+    crate::freebsd::datasets::release(&text)
+}
+
+/// Where datasets are mounted, by name; what is not mounted is left out.
+pub(super) fn mountpoints(names: &[String]) -> Result<BTreeMap<String, PathBuf>, Trouble> {
+    let mut all = BTreeMap::new();
+    for name in names {
+        let args = ["list", "-H", "-o", "mounted,mountpoint", "-t", "filesystem", name];
+        let listed = match zfs(&words(&args)) {
+            Err(e) if missing(&e) => continue,
+            other => other?,
+        };
+        if let Some(("yes", at)) = listed.trim_end().split_once('\t') {
+            all.insert(name.clone(), PathBuf::from(at));
+        }
+    }
+    Ok(all)
 }

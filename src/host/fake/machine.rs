@@ -44,6 +44,8 @@ pub struct Machine {
     pub nft: BTreeMap<String, String>,
     /// Rules of rctl(8).
     pub rctl: BTreeSet<String>,
+    /// Leases of addresses and ports, by their owner.
+    pub leases: BTreeMap<PathBuf, (Vec<IpAddr>, Vec<u16>)>,
     /// Control groups.
     pub cgroups: BTreeMap<PathBuf, Cgroup>,
     /// Jails by name.
@@ -189,6 +191,7 @@ impl Machine {
             anchors: BTreeMap::new(),
             nft: BTreeMap::new(),
             rctl: BTreeSet::new(),
+            leases: BTreeMap::new(),
             cgroups: BTreeMap::new(),
             jails: BTreeMap::new(),
             processes: BTreeMap::new(),
@@ -427,8 +430,20 @@ impl Machine {
                 need(self.exists(root), || format!("there is no directory {}", root.display()))?;
                 self.write(&below(root, &mount.target), "a mount point")
             }
-            Op::HostMount { root, mount } => self.host_mount(root, mount),
-            Op::HostUnmount { root, target } => self.host_unmount(&below(root, target)),
+            Op::HostMount { root, mount, .. } => self.host_mount(root, mount),
+            Op::HostUnmount { root, mount, .. } => self.host_unmount(&below(root, &mount.target)),
+            Op::Lease { owner, addresses, ports, .. } => {
+                let taken = |(a, p): &(Vec<IpAddr>, Vec<u16>)| {
+                    a.iter().any(|one| addresses.contains(one)) || p.iter().any(|one| ports.contains(one))
+                };
+                need(!self.leases.values().any(taken), || "somebody has it already".into())?;
+                self.leases.insert(owner.clone(), (addresses.clone(), ports.clone()));
+                Ok(())
+            }
+            Op::EndLease { owner, .. } => {
+                self.leases.remove(owner);
+                Ok(())
+            }
             Op::CreatePair { host, pot, description, macs } => {
                 need(macs[0] != macs[1] && host != pot, || "the ends of a pair must differ".into())?;
                 for (name, peer) in [(host, pot), (pot, host)] {

@@ -29,7 +29,7 @@ pub fn gather(bundle: &Bundle, state: &Path, store: &Path) -> Result<Facts> {
             fscomps.insert(fscomp.name.clone(), path);
         }
     }
-    let mut network = Network::default();
+    let mut network = Network { ledger: ledger(), ..Network::default() };
     if pot.is_some_and(|pot| pot.network.kind != NetworkKind::Inherit) {
         network.interface = outer_interface().unwrap_or_else(|| "eth0".into());
     }
@@ -43,6 +43,7 @@ pub fn gather(bundle: &Bundle, state: &Path, store: &Path) -> Result<Facts> {
         base,
         fscomps,
         datasets: BTreeMap::new(),
+        mounts: Vec::new(),
         cgroup: cgroup().doing(|| "read /proc/self/mountinfo")?,
         resolv_conf: if wants_dns { fs::read_to_string("/etc/resolv.conf").ok() } else { None },
         network,
@@ -51,8 +52,14 @@ pub fn gather(bundle: &Bundle, state: &Path, store: &Path) -> Result<Facts> {
 
 /// What is known of an imported base.
 fn read_base(store: &Path, name: &str) -> Result<Option<Base>> {
-    let found = crate::base::Bases::at(store).find(name).doing(|| format!("look at base {name}"))?;
+    let found = bases(store).find(name).doing(|| format!("look at base {name}"))?;
     Ok(found.map(|base| Base { digest: Some(base.sha256.to_string()), snapshot: None, osrelease: None }))
+}
+
+/// The bases of a store.
+#[must_use]
+pub fn bases(store: &Path) -> crate::base::Bases {
+    crate::base::Bases::at(store)
 }
 
 /// The cgroup2 hierarchy, wherever it is mounted (proc_pid_mountinfo(5)), if groups can be made in it.
@@ -96,6 +103,12 @@ fn outer_interface() -> Option<String> {
         let fields: Vec<&str> = line.split_whitespace().collect();
         (fields.get(1) == Some(&"00000000") && fields.get(7) == Some(&"00000000")).then(|| fields[0].to_string())
     })
+}
+
+/// The ledger of leases.
+#[must_use]
+pub fn ledger() -> PathBuf {
+    "/run/potrun.leases".into()
 }
 
 /// Where containers are noted unless `--root` says it.

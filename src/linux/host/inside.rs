@@ -10,14 +10,15 @@ use std::path::Path;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, mknodat, umask};
 
-use crate::host::Trouble;
+use crate::host::first::{Io, close_all_but, run_hook};
+use crate::host::link::{self, Message};
+use crate::host::{Trouble, sys as posix, terminal};
 use crate::linux::mount::{ATTR_RDONLY, Options};
 use crate::op::{Mount, Node, Op, Root, Spawn};
 
 use super::beneath::{self, Links};
-use super::link::{self, Message};
-use super::spawn::{Prepared, close_all_but, namespace_flag};
-use super::{Io, console, fd, name_of, open_path, program, sys};
+use super::spawn::{Prepared, namespace_flag};
+use super::{fd, name_of, open_path, program, sys};
 
 /// What the child knows while it works.
 pub(super) struct Inside<'a> {
@@ -44,7 +45,7 @@ pub(super) fn main(spawn: &Spawn, prepared: Prepared, io: &mut Io) -> ! {
         Err(trouble) => link::tell(fd(&prepared.link), &Message::Failed(crate::error::chain(&*trouble))),
     };
     // Whom we could not tell is gone.
-    sys::exit(if told.is_ok() { 1 } else { 2 })
+    posix::exit(if told.is_ok() { 1 } else { 2 })
 }
 
 /// Why the child cannot carry out an op, if so.
@@ -118,7 +119,7 @@ impl Inside<'_> {
     /// Waits for `start`, does its steps, and becomes the program. Returns only if that failed, having said so.
     fn wait_and_start(&mut self) -> io::Result<()> {
         let waiting = match &self.io.listen {
-            Some(listen) => Some(sys::accept(listen.as_fd())?),
+            Some(listen) => Some(posix::accept(listen.as_fd())?),
             None => None,
         };
         self.io.listen = None; // a second `start` is refused by the kernel
@@ -224,7 +225,7 @@ impl Inside<'_> {
             }
             Op::Hook(hook) => {
                 let state = crate::state::State { pid: std::process::id() as i32, ..self.io.state.clone() };
-                super::run_hook(hook, state)?;
+                run_hook(hook, state)?;
             }
             Op::SetHostname { name } => nix::unistd::sethostname(name)?,
             Op::SetDomainname { name } => sys::setdomainname(name)?,
@@ -391,7 +392,7 @@ impl Inside<'_> {
             nix::unistd::fchown(&slave, Some(uid.into()), None)?;
         }
         if let Some((rows, columns)) = self.spawn.console_size {
-            sys::set_terminal_size(slave.as_fd(), rows, columns)?;
+            posix::set_terminal_size(slave.as_fd(), rows, columns)?;
         }
         if self.root.is_some() {
             let tree = sys::clone_tree(slave.as_raw_fd(), c"", false)?;
@@ -399,7 +400,7 @@ impl Inside<'_> {
         }
         let console = self.io.console.as_ref().ok_or("a terminal needs --console-socket")?;
         link::send_fd(console.as_fd(), "/dev/ptmx", &master)?;
-        console::become_terminal(&slave)?;
+        terminal::become_terminal(&slave)?;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::state::Identity;
+use crate::state::{Group, Identity};
 
 use super::{cgroup, sys};
 
@@ -52,7 +52,14 @@ impl AsFd for Watch {
 /// There is none.
 pub fn identity(pid: i32) -> io::Result<Identity> {
     let (_, started) = stat(pid)?.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
-    Ok(Identity { pid, started, boot: boot()? })
+    let unique = unique(sys::pidfd_open(pid)?.as_fd())?;
+    Ok(Identity { pid, started, boot: boot()?, unique: Some(unique) })
+}
+
+/// The number of a pidfd's process: its inode, which pidfs gives once a boot (Linux 6.9). Before, all pidfds have one
+/// inode, and the start time alone tells.
+fn unique(pidfd: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(nix::sys::stat::fstat(pidfd)?.st_ino)
 }
 
 /// Which boot this is: after another, the same pid and start time mean nothing.
@@ -84,22 +91,26 @@ fn stat(pid: i32) -> io::Result<Option<(char, u64)>> {
 /// # Errors
 /// /proc cannot be read.
 pub fn alive(who: &Identity) -> io::Result<bool> {
-    match stat(who.pid)? {
-        Some((state, started)) if started == who.started && !matches!(state, 'Z' | 'X') => Ok(boot()? == who.boot),
-        _ => Ok(false),
-    }
+    open(who).map(|fd| fd.is_some())
 }
 
 /// A descriptor of this very process, or `None` if it is gone.
 fn open(who: &Identity) -> io::Result<Option<OwnedFd>> {
-    match sys::pidfd_open(who.pid) {
-        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(None),
-        other => {
-            let fd = other?;
-            // Asked after it was opened: the pid cannot have changed hands in between without the start time telling.
-            Ok(alive(who)?.then_some(fd))
-        }
+    let fd = match sys::pidfd_open(who.pid) {
+        // EINVAL, ENOENT: said of what is no leader of a group of threads, a process that got the pid later.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ESRCH | libc::EINVAL | libc::ENOENT)) => return Ok(None),
+        other => other?,
+    };
+    if who.unique.is_some_and(|number| unique(fd.as_fd()).map_or(true, |now| now != number)) {
+        return Ok(None);
     }
+    // Asked after it was opened: the pid cannot have changed hands in between without the start time telling.
+    Ok(match stat(who.pid)? {
+        Some((state, started)) if started == who.started && !matches!(state, 'Z' | 'X') => {
+            (boot()? == who.boot).then_some(fd)
+        }
+        _ => None,
+    })
 }
 
 /// Sends a signal to this very process. `false`: it is gone.
@@ -127,11 +138,20 @@ pub fn kill(who: &Identity) -> io::Result<()> {
     Watch(fd).wait()
 }
 
+/// The group's directory; another system's group is nothing here.
+fn path(group: &Group) -> io::Result<&Path> {
+    match group {
+        Group::Cgroup(path) => Ok(path),
+        Group::Jail(_) => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
 /// Sends a signal to all processes of a group.
 ///
 /// # Errors
 /// The kernel's words.
-pub fn signal_group(path: &Path, signal: i32) -> io::Result<()> {
+pub fn signal_group(group: &Group, signal: i32) -> io::Result<()> {
+    let path = path(group)?;
     if signal == libc::SIGKILL {
         return match cgroup::set(path, "cgroup.kill", "1") {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -152,20 +172,20 @@ pub fn signal_group(path: &Path, signal: i32) -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel's words.
-pub fn group(path: &Path) -> io::Result<Vec<i32>> {
-    cgroup::processes(path)
+pub fn group(group: &Group) -> io::Result<Vec<i32>> {
+    cgroup::processes(path(group)?)
 }
 
 /// Freezes or thaws all processes of a group, and waits until it is so.
 ///
 /// # Errors
 /// The kernel's words.
-pub fn freeze(path: &Path, frozen: bool) -> io::Result<()> {
-    cgroup::freeze(path, frozen)
+pub fn freeze(group: &Group, frozen: bool) -> io::Result<()> {
+    cgroup::freeze(path(group)?, frozen)
 }
 
 /// Whether a group is frozen.
 #[must_use]
-pub fn frozen(path: &Path) -> bool {
-    cgroup::frozen(path)
+pub fn frozen(group: &Group) -> bool {
+    path(group).is_ok_and(cgroup::frozen)
 }

@@ -5,28 +5,17 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
-use nix::errno::Errno;
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::Pid;
 use oci_spec::runtime::LinuxSeccomp;
 
-use crate::host::Trouble;
+use crate::host::child::Child;
+use crate::host::first::Io;
+use crate::host::{Trouble, link};
 use crate::linux::seccomp::{self, Filter};
 use crate::op::{Op, Spawn};
 
-use super::link::{self, Message};
-use super::{Io, cgroup, inside, sys};
-
-/// A process that this potrun has started.
-#[derive(Debug)]
-pub(super) struct Child {
-    pub(super) pid: i32,
-    pidfd: OwnedFd,
-    link: OwnedFd,
-    committed: bool,
-}
+use super::{cgroup, inside, sys};
 
 /// What the child needs, made before it is: descriptors of the host, and the compiled filter.
 pub(super) struct Prepared {
@@ -50,117 +39,50 @@ pub(super) fn namespace_flag(name: &str) -> i32 {
     }
 }
 
-impl Child {
-    /// Starts the process and waits until it is ready, or awaits the runtime.
-    pub(super) fn spawn(spawn: &Spawn, io: &mut Io) -> Result<Self, Trouble> {
-        let (ours, theirs) = link::pair()?;
-        let mut prepared = prepare(spawn, theirs)?;
-        let cgroup = spawn.cgroup.as_deref().map(cgroup::open).transpose()?;
-        // The cgroup namespace is made in the child: its root is the group that its maker is in, and clone3 makes
-        // namespaces before it enters the group.
-        let flags = spawn.namespaces.iter().map(|name| namespace_flag(name)).fold(0, |all, flag| all | flag);
-        let flags = flags & !libc::CLONE_NEWCGROUP;
+/// Starts the process and waits until it is ready, or awaits the runtime.
+pub(super) fn spawn(spawn: &Spawn, io: &mut Io) -> Result<Child, Trouble> {
+    let (ours, theirs) = link::pair()?;
+    let mut prepared = prepare(spawn, theirs)?;
+    let cgroup = spawn.cgroup.as_deref().map(cgroup::open).transpose()?;
+    // The cgroup namespace is made in the child: its root is the group that its maker is in, and clone3 makes
+    // namespaces before it enters the group.
+    let flags = spawn.namespaces.iter().map(|name| namespace_flag(name)).fold(0, |all, flag| all | flag);
+    let flags = flags & !libc::CLONE_NEWCGROUP;
 
-        let pid_namespace = enter_pid_namespace(&mut prepared, spawn.like)?;
-        let how = sys::Clone { flags: flags as u64, cgroup: cgroup.as_ref().map(AsFd::as_fd) };
-        let cloned = sys::clone3(&how);
-        if let Ok(None) = cloned {
-            inside::main(spawn, prepared, io);
-        }
-        if let Some(own) = pid_namespace {
-            sys::setns(own.as_fd(), libc::CLONE_NEWPID)?;
-        }
-        let (pid, pidfd) = cloned.map_err(explain)?.ok_or("clone3 returned twice")?;
-        drop(prepared);
-        let mut child = Self { pid, pidfd, link: ours, committed: false };
-        if spawn.namespaces.iter().any(|name| name == "user") {
-            child.map_ids(spawn)?;
-        }
-        child.wait()?;
-        Ok(child)
+    let pid_namespace = enter_pid_namespace(&mut prepared, spawn.like)?;
+    let how = sys::Clone { flags: flags as u64, cgroup: cgroup.as_ref().map(AsFd::as_fd) };
+    let cloned = sys::clone3(&how);
+    if let Ok(None) = cloned {
+        inside::main(spawn, prepared, io);
     }
-
-    /// Lets it go on after the runtime's hooks, until it is ready.
-    pub(super) fn resume(&mut self) -> Result<(), Trouble> {
-        link::tell(self.link.as_fd(), &Message::Go)?;
-        self.wait()
+    if let Some(own) = pid_namespace {
+        sys::setns(own.as_fd(), libc::CLONE_NEWPID)?;
     }
-
-    /// It no longer ends with this potrun.
-    pub(super) fn commit(&mut self) -> Result<(), Trouble> {
-        link::tell(self.link.as_fd(), &Message::Go)?;
-        // The answer means that the kernel no longer kills it with us.
-        self.wait()?;
-        self.committed = true;
-        Ok(())
+    let pid = cloned.map_err(explain)?.ok_or("clone3 returned twice")?;
+    drop(prepared);
+    let mut child = Child::new(pid, ours);
+    if spawn.namespaces.iter().any(|name| name == "user") {
+        map_ids(&child, spawn)?;
     }
-
-    /// Waits until it has become its program: the link closes by exec.
-    pub(super) fn started(&mut self) -> Result<(), Trouble> {
-        match link::hear(self.link.as_fd())? {
-            None => Ok(()),
-            Some(Message::Failed(text)) => {
-                self.reap()?;
-                Err(text.into())
-            }
-            Some(other) => Err(format!("unexpected {other:?} of the first process").into()),
-        }
-    }
-
-    fn wait(&mut self) -> Result<(), Trouble> {
-        match link::hear(self.link.as_fd())? {
-            Some(Message::AwaitsRuntime | Message::Ready) => Ok(()),
-            Some(Message::Failed(text)) => {
-                self.reap()?;
-                Err(text.into())
-            }
-            Some(other) => Err(format!("unexpected {other:?} of the first process").into()),
-            None => Err(match self.reap()? {
-                WaitStatus::Signaled(_, signal, _) => format!("the first process was killed by {signal}").into(),
-                status => format!("the first process ended: {status:?}").into(),
-            }),
-        }
-    }
-
-    fn reap(&mut self) -> io::Result<WaitStatus> {
-        self.committed = true; // nothing is left to kill
-        loop {
-            match waitpid(Pid::from_raw(self.pid), None) {
-                Err(Errno::EINTR) => {}
-                other => return Ok(other?),
-            }
-        }
-    }
-
-    /// Writes the maps of its user namespace and lets it go on. `setgroups` is denied where the kernel demands it
-    /// (user_namespaces(7)): when the group map is written without privilege.
-    fn map_ids(&mut self, spawn: &Spawn) -> Result<(), Trouble> {
-        let write = |file: &str, text: String| {
-            fs::write(format!("/proc/{}/{file}", self.pid), text).map_err(|e| format!("write {file}: {e}"))
-        };
-        let lines = |map: &[(u32, u32, u32)]| {
-            map.iter().map(|(inside, outside, count)| format!("{inside} {outside} {count}\n")).collect::<String>()
-        };
-        if !nix::unistd::geteuid().is_root() {
-            write("setgroups", "deny".into())?;
-        }
-        write("uid_map", lines(&spawn.uid_map))?;
-        write("gid_map", lines(&spawn.gid_map))?;
-        link::tell(self.link.as_fd(), &Message::Go)?;
-        Ok(())
-    }
+    child.wait()?;
+    Ok(child)
 }
 
-impl Drop for Child {
-    fn drop(&mut self) {
-        if self.committed {
-            return;
-        }
-        // Failing means that it is gone already.
-        if sys::pidfd_signal(self.pidfd.as_fd(), libc::SIGKILL).is_ok() {
-            drop(self.reap());
-        }
+/// Writes the maps of its user namespace and lets it go on. `setgroups` is denied where the kernel demands it
+/// (user_namespaces(7)): when the group map is written without privilege.
+fn map_ids(child: &Child, spawn: &Spawn) -> Result<(), Trouble> {
+    let write = |file: &str, text: String| {
+        fs::write(format!("/proc/{}/{file}", child.pid()), text).map_err(|e| format!("write {file}: {e}"))
+    };
+    let lines = |map: &[(u32, u32, u32)]| {
+        map.iter().map(|(inside, outside, count)| format!("{inside} {outside} {count}\n")).collect::<String>()
+    };
+    if !nix::unistd::geteuid().is_root() {
+        write("setgroups", "deny".into())?;
     }
+    write("uid_map", lines(&spawn.uid_map))?;
+    write("gid_map", lines(&spawn.gid_map))?;
+    Ok(child.go()?)
 }
 
 /// Opens and compiles what the child cannot, or should not have to.
@@ -217,26 +139,4 @@ fn explain(error: io::Error) -> Trouble {
         Some(libc::ENOSPC) => format!("too many namespaces: {error}; see /proc/sys/user").into(),
         _ => error.into(),
     }
-}
-
-/// Closes every descriptor from 3 on that is not in `keep`: what another program left open in us must not come into
-/// the container (CVE-2024-21626).
-pub(super) fn close_all_but(preserve: u32, keep: &[&OwnedFd]) -> io::Result<()> {
-    let mut kept: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).collect();
-    kept.sort_unstable();
-    let mut first = preserve.saturating_add(3);
-    // Where the caller has opened fewer than it says, potrun's own are among the numbers to keep: the container's
-    // lock would be held by its first process.
-    for fd in (3..first).take_while(|fd| *fd < sys::DESCRIPTORS) {
-        if !kept.contains(&fd) && sys::is_close_on_exec(fd) {
-            sys::close_range(fd, fd)?;
-        }
-    }
-    for fd in kept {
-        if fd > first {
-            sys::close_range(first, fd - 1)?;
-        }
-        first = first.max(fd + 1);
-    }
-    sys::close_range(first, u32::MAX)
 }

@@ -33,13 +33,11 @@ pub(crate) struct Clone<'a> {
 /// clone3(2); the constant of libc is too narrow for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Forks. In the parent: the child's pid and pidfd; in the child: `None`.
-pub(crate) fn clone3(how: &Clone<'_>) -> io::Result<Option<(libc::pid_t, OwnedFd)>> {
-    let mut pidfd: RawFd = -1;
+/// Forks. In the parent: the child's pid; in the child: `None`.
+pub(crate) fn clone3(how: &Clone<'_>) -> io::Result<Option<libc::pid_t>> {
     // SAFETY: clone_args is plain integers, for which zero is a value.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = how.flags | libc::CLONE_PIDFD as u64;
-    args.pidfd = (&raw mut pidfd) as u64;
+    args.flags = how.flags;
     args.exit_signal = libc::SIGCHLD as u64;
     if let Some(cgroup) = how.cgroup {
         args.flags |= CLONE_INTO_CGROUP;
@@ -48,11 +46,7 @@ pub(crate) fn clone3(how: &Clone<'_>) -> io::Result<Option<(libc::pid_t, OwnedFd
     // SAFETY: args lives until the call returns and has the size that is passed. Without CLONE_VM the child has its
     // own copy of everything, so the call is fork(2); this process has one thread, so no lock is held by another.
     let pid = cvt(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })?;
-    if pid == 0 {
-        return Ok(None);
-    }
-    // SAFETY: the kernel stored a new descriptor (CLONE_PIDFD) in `pidfd`, close-on-exec, owned by nobody yet.
-    Ok(Some((pid as libc::pid_t, unsafe { OwnedFd::from_raw_fd(pidfd) })))
+    Ok((pid != 0).then_some(pid as libc::pid_t))
 }
 
 /// openat2(2).
@@ -150,14 +144,6 @@ pub(crate) fn exec_fd(fd: BorrowedFd<'_>, args: &[CString], env: &[CString]) -> 
     io::Error::last_os_error()
 }
 
-/// Replaces this process by the program at `path`.
-pub(crate) fn exec(path: &CStr, args: &[CString], env: &[CString]) -> io::Error {
-    let (args, env) = (pointers(args), pointers(env));
-    // SAFETY: both arrays end with NULL and point to NUL-terminated strings that live until the call returns.
-    unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
-    io::Error::last_os_error()
-}
-
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
     strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
 }
@@ -189,47 +175,6 @@ pub(crate) fn close_range(first: c_uint, last: c_uint) -> io::Result<()> {
     // SAFETY: integers only.
     cvt(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
     Ok(())
-}
-
-/// More descriptors than a process that starts containers has open by then.
-pub(crate) const DESCRIPTORS: c_uint = 1024;
-
-/// Whether `fd` is open and closes by exec.
-pub(crate) fn is_close_on_exec(fd: c_uint) -> bool {
-    // SAFETY: integers only.
-    let flags = unsafe { libc::fcntl(fd as c_int, libc::F_GETFD) };
-    flags != -1 && flags & libc::FD_CLOEXEC != 0
-}
-
-/// The next connection of a listening socket.
-pub(crate) fn accept(listen: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let none = std::ptr::null_mut::<libc::sockaddr>();
-    loop {
-        // SAFETY: the address is not asked for.
-        let result = unsafe { libc::accept4(listen.as_raw_fd(), none, std::ptr::null_mut(), libc::SOCK_CLOEXEC) };
-        match owned(c_long::from(result)) {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            other => return other,
-        }
-    }
-}
-
-/// The descriptor that the other side of a socket sends.
-pub(crate) fn receive_fd(from: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-    let mut text = [0; 256];
-    let mut bytes = [io::IoSliceMut::new(&mut text)];
-    let mut space = nix::cmsg_space!(RawFd);
-    let message = recvmsg::<()>(from.as_raw_fd(), &mut bytes, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(fds) = control
-            && let Some(fd) = fds.first()
-        {
-            // SAFETY: the kernel has just made this descriptor for us; there is room for one only, so no other.
-            return Ok(unsafe { OwnedFd::from_raw_fd(*fd) });
-        }
-    }
-    Err(io::Error::new(io::ErrorKind::UnexpectedEof, "no descriptor came"))
 }
 
 /// Joins namespaces: of one kind by a descriptor of it, or several of the process of a pidfd.
@@ -292,13 +237,6 @@ pub(crate) fn link_up(socket: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the terminal at `fd` the controlling one of this session.
-pub(crate) fn set_controlling_terminal(fd: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: the argument is an integer.
-    cvt(c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY, 0) }))?;
-    Ok(())
-}
-
 /// The other end of a pseudo terminal, without looking up any path (CVE-2025-52565).
 pub(crate) fn terminal_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let unlock: c_int = 0;
@@ -307,22 +245,6 @@ pub(crate) fn terminal_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
     // SAFETY: TIOCGPTPEER takes open flags and returns a descriptor.
     owned(c_long::from(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) }))
-}
-
-/// Sets rows and columns of a terminal.
-pub(crate) fn set_terminal_size(fd: BorrowedFd<'_>, rows: u16, columns: u16) -> io::Result<()> {
-    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: TIOCSWINSZ reads a winsize, which lives until the call returns.
-    cvt(c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }))?;
-    Ok(())
-}
-
-/// Rows and columns of a terminal.
-pub(crate) fn terminal_size(fd: BorrowedFd<'_>) -> io::Result<(u16, u16)> {
-    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: TIOCGWINSZ writes a winsize, which lives until the call returns.
-    cvt(c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) }))?;
-    Ok((size.ws_row, size.ws_col))
 }
 
 /// Sets a resource limit by its number.
@@ -345,20 +267,6 @@ pub(crate) fn set_ids(groups: Option<&[libc::gid_t]>, gid: libc::gid_t, uid: lib
     // SAFETY: as above.
     cvt(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) })?;
     Ok(())
-}
-
-/// Restores every signal's default action: a handler cannot be inherited by exec, but "ignored" can.
-pub(crate) fn reset_signals() {
-    for signal in 1..=64 {
-        // SAFETY: SIG_DFL needs no handler; KILL, STOP and the library's own signals fail with EINVAL, as they should.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
-}
-
-/// Ends this process at once: a forked child must not run the parent's exit handlers.
-pub(crate) fn exit(code: c_int) -> ! {
-    // SAFETY: no precondition.
-    unsafe { libc::_exit(code) }
 }
 
 /// The type of the file system that `fd` is in.

@@ -9,18 +9,17 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, listen as nix_listen, recv, send,
-    socket, socketpair,
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, listen as nix_listen, recv, send, socket, socketpair,
 };
 
-use crate::host::Trouble;
+use super::{Trouble, this};
 
 /// The longest packet.
 const LONGEST: usize = 16 << 10;
 
 /// What one side tells the other.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Message {
+pub(crate) enum Message {
     /// The process: I have done what is before [`AwaitRuntime`](crate::op::Op::AwaitRuntime).
     AwaitsRuntime,
     /// The process: I have done all of `create`.
@@ -43,12 +42,12 @@ impl Message {
 }
 
 /// A pair of connected ends.
-pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
 }
 
 /// Sends a message; the other side's end is `BrokenPipe`, never a signal.
-pub(super) fn tell(to: BorrowedFd<'_>, message: &Message) -> io::Result<()> {
+pub(crate) fn tell(to: BorrowedFd<'_>, message: &Message) -> io::Result<()> {
     let mut packet = vec![message.tag()];
     if let Message::Failed(text) = message {
         let end = text.char_indices().map(|(at, _)| at).take_while(|at| *at < LONGEST - 8).last().unwrap_or(0);
@@ -63,7 +62,7 @@ pub(super) fn tell(to: BorrowedFd<'_>, message: &Message) -> io::Result<()> {
 }
 
 /// The next message; `None` when the other side has ended.
-pub(super) fn hear(from: BorrowedFd<'_>) -> io::Result<Option<Message>> {
+pub(crate) fn hear(from: BorrowedFd<'_>) -> io::Result<Option<Message>> {
     let mut packet = vec![0; LONGEST];
     let n = loop {
         match recv(from.as_raw_fd(), &mut packet, MsgFlags::empty()) {
@@ -84,7 +83,7 @@ pub(super) fn hear(from: BorrowedFd<'_>) -> io::Result<Option<Message>> {
 }
 
 /// Sends a descriptor, with a text that says what it is.
-pub(super) fn send_fd(to: BorrowedFd<'_>, text: &str, fd: &OwnedFd) -> io::Result<()> {
+pub(crate) fn send_fd(to: BorrowedFd<'_>, text: &str, fd: &OwnedFd) -> io::Result<()> {
     use nix::sys::socket::{ControlMessage, sendmsg};
     let fds = [fd.as_fd().as_raw_fd()];
     let bytes = [std::io::IoSlice::new(text.as_bytes())];
@@ -92,31 +91,18 @@ pub(super) fn send_fd(to: BorrowedFd<'_>, text: &str, fd: &OwnedFd) -> io::Resul
     Ok(())
 }
 
-/// The address of a socket at `path`, through its directory's descriptor: sun_path has 108 bytes, engines' state
-/// directories often more (unix(7)).
-pub(super) fn address(path: &Path) -> io::Result<(OwnedFd, UnixAddr)> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let dir = super::open_path(dir)?;
-    let name = path.file_name().ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
-    let short = format!("{}/{}", super::name_of(dir.as_fd()), name.display());
-    let address = UnixAddr::new(short.as_str())?;
-    Ok((dir, address))
-}
-
 /// A socket at `path` that one `start` will connect to.
-pub(super) fn listen(path: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn listen(path: &Path) -> io::Result<OwnedFd> {
     let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-    let (_dir, address) = address(path)?;
-    bind(fd.as_raw_fd(), &address)?;
+    this::bind(fd.as_fd(), path)?;
     nix_listen(&fd, Backlog::new(1)?)?;
     Ok(fd)
 }
 
 /// Connects to the process that waits at `path`, which then goes on. The connection closes by its exec.
-pub(super) fn start(path: &Path) -> Result<(), Trouble> {
+pub(crate) fn start(path: &Path) -> Result<(), Trouble> {
     let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-    let (_dir, address) = address(path)?;
-    connect(fd.as_raw_fd(), &address).map_err(|e| format!("the first process does not wait: {e}"))?;
+    this::connect(fd.as_fd(), path).map_err(|e| format!("the first process does not wait: {e}"))?;
     match hear(fd.as_fd())? {
         None => Ok(()),
         Some(Message::Failed(text)) => Err(text.into()),

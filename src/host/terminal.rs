@@ -6,16 +6,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, connect, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::sys;
+use super::this::{self, Signals};
 
 /// Makes `slave` the controlling terminal and stdio of this process, which leads its session.
-pub(super) fn become_terminal(slave: &OwnedFd) -> io::Result<()> {
+pub(crate) fn become_terminal(slave: &OwnedFd) -> io::Result<()> {
     sys::set_controlling_terminal(slave.as_fd())?;
     nix::unistd::dup2_stdin(slave)?;
     nix::unistd::dup2_stdout(slave)?;
@@ -28,8 +28,7 @@ pub(super) fn become_terminal(slave: &OwnedFd) -> io::Result<()> {
 /// connect(2)'s; a path that does not fit a socket address.
 pub fn connect_to(path: &std::path::Path) -> io::Result<OwnedFd> {
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    let (_dir, address) = super::link::address(path)?;
-    connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &address)?;
+    this::connect(fd.as_fd(), path)?;
     Ok(fd)
 }
 
@@ -44,7 +43,7 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// What `run` and `exec` do while their process runs: pass on bytes and signals, wait for its end.
 #[derive(Debug)]
 pub struct Foreground {
-    signals: SignalFd,
+    signals: Signals,
     terminal: Option<Relay>,
 }
 
@@ -66,7 +65,7 @@ impl Foreground {
     pub fn new() -> io::Result<Self> {
         let all = SigSet::all();
         all.thread_block()?;
-        Ok(Self { signals: SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC)?, terminal: None })
+        Ok(Self { signals: Signals::new(&all)?, terminal: None })
     }
 
     /// Relays the caller's terminal to the master that comes through `socket`.
@@ -130,8 +129,8 @@ impl Foreground {
     }
 
     fn signal(&mut self, pid: i32) -> io::Result<Option<i32>> {
-        let Some(info) = self.signals.read_signal()? else { return Ok(None) };
-        match Signal::try_from(info.ssi_signo as i32) {
+        let Some(number) = self.signals.next()? else { return Ok(None) };
+        match Signal::try_from(number) {
             Ok(Signal::SIGCHLD) => return reaped(pid),
             Ok(Signal::SIGWINCH) => self.terminal.iter().for_each(Relay::resize),
             Ok(other) if !OURS.contains(&other) => match nix::sys::signal::kill(Pid::from_raw(pid), other) {

@@ -1,0 +1,82 @@
+//! What zfs(8) prints, and what bases say of themselves.
+
+/// A base's dataset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseDataset {
+    /// What it was imported with.
+    pub digest: Option<String>,
+    /// What is cloned.
+    pub snapshot: Option<String>,
+    /// Where it is mounted.
+    pub mountpoint: String,
+}
+
+/// The snapshot that potrun makes of a base.
+pub const SNAPSHOT: &str = "potrun";
+
+/// The base in what `zfs list -Hp -d 1 -t filesystem,snapshot -o name,potrun:sha256,mountpoint DATASET` prints. Of
+/// pot's snapshots, whose names are seconds since 1970, the latest counts, as for pot.
+#[must_use]
+pub fn base(listed: &str, dataset: &str) -> Option<BaseDataset> {
+    let mut found = None;
+    let mut latest: Option<(u64, String)> = None;
+    let mut ours = None;
+    for line in listed.lines() {
+        let mut fields = line.split('\t');
+        let (Some(name), Some(digest), Some(mountpoint)) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
+        match name.strip_prefix(dataset).map(|rest| rest.strip_prefix('@')) {
+            Some(None) if name == dataset => {
+                let digest = (digest != "-").then(|| digest.to_string());
+                found = Some(BaseDataset { digest, snapshot: None, mountpoint: mountpoint.into() });
+            }
+            Some(Some(SNAPSHOT)) => ours = Some(name.to_string()),
+            Some(Some(seconds)) => {
+                if let Ok(seconds) = seconds.parse()
+                    && latest.as_ref().is_none_or(|(before, _)| *before < seconds)
+                {
+                    latest = Some((seconds, name.to_string()));
+                }
+            }
+            _ => {}
+        }
+    }
+    found.map(|base| BaseDataset { snapshot: ours.or(latest.map(|(_, name)| name)), ..base })
+}
+
+/// `USERLAND_VERSION` of freebsd-version(1).
+#[must_use]
+pub fn release(script: &str) -> Option<String> {
+    let line = script.lines().find_map(|line| line.strip_prefix("USERLAND_VERSION="))?;
+    let text = line.trim_matches('"');
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    // OSRELEASELEN is 32 with the NUL (sys/jail.h).
+    (!text.is_empty() && text.len() < 32 && text.chars().all(plain)).then(|| text.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_snapshot_of_ours_comes_first_then_pots_latest() {
+        let line = |name: &str| format!("{name}\t-\t/opt/pot/bases/13.2\n");
+        let dataset = "zroot/pot/bases/13.2";
+        let all = [dataset, "zroot/pot/bases/13.2@999", "zroot/pot/bases/13.2@1700000000", "zroot/pot/bases/13.2@x"];
+        let listed: String = all.iter().map(|name| line(name)).collect();
+        let found = base(&listed, dataset).unwrap();
+        assert_eq!(found.snapshot.as_deref(), Some("zroot/pot/bases/13.2@1700000000"));
+        assert_eq!((found.digest, found.mountpoint.as_str()), (None, "/opt/pot/bases/13.2"));
+        let listed = listed + &line("zroot/pot/bases/13.2@potrun");
+        assert_eq!(base(&listed, dataset).unwrap().snapshot.as_deref(), Some("zroot/pot/bases/13.2@potrun"));
+        assert_eq!(base(&line("zroot/pot/bases/13.20"), dataset), None);
+    }
+
+    #[test]
+    fn a_release_is_a_word() {
+        assert_eq!(release("#!/bin/sh\nUSERLAND_VERSION=\"13.2-RELEASE-p1\"\n").as_deref(), Some("13.2-RELEASE-p1"));
+        assert_eq!(release("USERLAND_VERSION=\"$(id)\"\n"), None);
+        assert_eq!(release("nothing"), None);
+    }
+}

@@ -1,0 +1,147 @@
+//! Looking at the machine, once.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{getegid, geteuid};
+
+use crate::bundle::Bundle;
+use crate::bundle::pot::{Dns, NetworkKind};
+use crate::error::{Doing, Error, Result};
+use crate::facts::{Facts, Network, Os, Store};
+use crate::freebsd::pots;
+use crate::freebsd::settings::Settings;
+use crate::host::Trouble;
+use crate::lease;
+
+use super::{mount, network, pf, zfs};
+
+/// Where pot keeps its settings (hier(7): what is installed from ports), in the order in which it reads them.
+const SETTINGS: [&str; 2] = ["/usr/local/etc/pot/pot.default.conf", "/usr/local/etc/pot/pot.conf"];
+
+/// The settings of an installed pot, or pot's own defaults.
+pub(super) fn settings() -> Settings {
+    Settings::read(&SETTINGS.iter().filter_map(|path| fs::read_to_string(path).ok()).collect::<Vec<_>>())
+}
+
+/// Looks at what `bundle` needs. Changes nothing.
+///
+/// # Errors
+/// Something that must be readable is not.
+pub fn gather(bundle: &Bundle, state: &Path, _: &Path) -> Result<Facts> {
+    let settings = settings();
+    let pot = bundle.pot.as_ref();
+    let base = match pot.and_then(|pot| pot.base.as_ref()) {
+        Some(base) => zfs::base(&settings.dataset, &base.release).map_err(looking(&base.release))?,
+        None => None,
+    };
+    let mut fscomps = BTreeMap::new();
+    for fscomp in pot.iter().flat_map(|pot| &pot.fscomps) {
+        let path = settings.path.join("fscomp").join(&fscomp.name);
+        if path.is_dir() {
+            fscomps.insert(fscomp.name.clone(), path);
+        }
+    }
+    let datasets: Vec<String> = pot.iter().flat_map(|pot| &pot.datasets).map(|one| one.dataset.clone()).collect();
+    let datasets = zfs::mountpoints(&datasets).map_err(looking("its datasets"))?;
+    let mounts = match (pot.and_then(|pot| pot.base.as_ref()), bundle.root()) {
+        (None, Some(root)) => mount::beneath(&root).doing(|| "list mounts")?,
+        _ => Vec::new(),
+    };
+    let network = match pot {
+        Some(pot) if pot.network.kind != NetworkKind::Inherit => {
+            self::network(&settings, pot.network.kind, pot.network.bridge.as_deref()).map_err(looking("the network"))?
+        }
+        _ => Network { ledger: ledger(), ..Network::default() },
+    };
+    let wants_dns = pot.is_some_and(|pot| matches!(pot.dns, Some(Dns::Inherit) | None));
+    Ok(Facts {
+        os: Os::Freebsd,
+        euid: geteuid().as_raw(),
+        egid: getegid().as_raw(),
+        state: state.into(),
+        store: Store::Zfs { dataset: settings.dataset, path: settings.path },
+        base,
+        fscomps,
+        datasets,
+        mounts,
+        cgroup: None,
+        resolv_conf: if wants_dns { fs::read_to_string("/etc/resolv.conf").ok() } else { None },
+        network,
+    })
+}
+
+fn looking(at: &str) -> impl FnOnce(Trouble) -> Error {
+    let at = format!("look at {at}");
+    move |trouble| Error::operator(at).because_of(&*trouble)
+}
+
+/// The pot network as it is now.
+fn network(settings: &Settings, kind: NetworkKind, bridge: Option<&str>) -> std::result::Result<Network, Trouble> {
+    let bridged = kind != NetworkKind::Alias;
+    let host_addresses = network::facts::addresses()?;
+    let leases = lease::read(&ledger())?;
+    let mut taken: Vec<_> = host_addresses.values().flatten().copied().chain(settings.dns).collect();
+    taken.extend(leases.iter().flat_map(|lease| lease.addresses.iter().copied()));
+    taken.extend(pots_addresses(&settings.path));
+    taken.sort_unstable();
+    taken.dedup();
+    let mut taken_ports = if bridged { network::facts::ports()? } else { Vec::new() };
+    taken_ports.extend(leases.iter().flat_map(|lease| lease.ports.iter().copied()));
+    taken_ports.sort_unstable();
+    taken_ports.dedup();
+    let mut bridges = BTreeMap::new();
+    if let Some(name) = bridge
+        && let Ok(text) = fs::read_to_string(settings.path.join("bridges").join(name))
+    {
+        bridges.extend(pots::bridge(&text).map(|bridge| (name.to_string(), bridge)));
+    }
+    let interface = settings.interface.clone().or_else(network::facts::default_interface);
+    Ok(Network {
+        interface: interface.ok_or("no interface leads outside: set POT_EXTIF in pot.conf")?,
+        subnet: settings.network.clone(),
+        gateway: settings.gateway,
+        bridges,
+        taken_addresses: taken,
+        taken_ports,
+        isolate: settings.isolate,
+        ledger: ledger(),
+        anchors: if bridged { Some(pf::anchors()?) } else { None },
+        host_addresses,
+        ..Network::default()
+    })
+}
+
+/// The addresses of the pots that pot itself has made, running or not, for it gives them anew at each start.
+fn pots_addresses(root: &Path) -> Vec<std::net::IpAddr> {
+    let Ok(pots) = fs::read_dir(root.join("jails")) else { return Vec::new() };
+    let texts = pots.filter_map(|pot| fs::read_to_string(pot.ok()?.path().join("conf/pot.conf")).ok());
+    texts.flat_map(|text| pots::addresses(&text)).collect()
+}
+
+/// The bases of pot's store.
+#[must_use]
+pub fn bases(store: &Path) -> crate::base::Bases {
+    let settings = settings();
+    let keep = super::bases::Datasets { store: settings.dataset, path: settings.path };
+    crate::base::Bases::kept(Box::new(keep), store)
+}
+
+/// The ledger of leases.
+#[must_use]
+pub fn ledger() -> PathBuf {
+    "/var/run/potrun.leases".into()
+}
+
+/// Where containers are noted unless `--root` says it.
+#[must_use]
+pub fn default_root() -> PathBuf {
+    "/var/run/potrun".into()
+}
+
+/// Where what is no dataset is kept unless `--store` says it.
+#[must_use]
+pub fn default_store() -> PathBuf {
+    "/var/db/potrun".into()
+}
