@@ -123,6 +123,7 @@ const VERBS: &[Verb] = &[
     verb("ps", "Show the processes of a container", go::<verb::ps::Ps>),
     verb("pause", "Freeze all processes of a container", go::<verb::pause::Pause>),
     verb("resume", "Thaw them", go::<verb::pause::Resume>),
+    verb("import", "Make a bundle of a pot that pot made", go::<verb::import::Import>),
     verb("spec", "Write a config.json to begin with", go::<verb::spec::Spec>),
     verb("features", "Show what potrun can do, as JSON", go::<verb::features::Features>),
     verb("plan", "Show every step of a bundle's translation, without taking any", go::<verb::plan::Plan>),

@@ -4,6 +4,7 @@ pub mod annotations;
 pub mod datasets;
 #[cfg(target_os = "freebsd")]
 pub mod host;
+pub mod import;
 pub mod jail;
 pub mod limits;
 pub mod mounts;

@@ -129,9 +129,22 @@ pub enum Op {
 
     // --- the jail and the process ------------------------------------------------------------------------------------
     /// `jail_set(2)` with `JAIL_CREATE`.
-    CreateJail { name: String, parameters: Vec<(String, String)> },
-    /// Inverse: kills what is in it and removes it.
-    RemoveJail { name: String },
+    /// `before`: what was mounted beneath its root before potrun came.
+    CreateJail {
+        name: String,
+        parameters: Vec<(String, String)>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        before: Vec<String>,
+    },
+    /// Inverse: kills what is in it, unmounts what it may have mounted beneath `root`, and removes it. The kernel holds
+    /// a jail until the last of its mounts is gone.
+    RemoveJail {
+        name: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        root: Option<PathBuf>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        before: Vec<String>,
+    },
     /// Start the container's first process. It does `create` and waits; at `start` it does the rest.
     Spawn(Box<Spawn>),
     /// Inverse of [`Op::Spawn`]: ends the first process and all others in the control group.
@@ -386,7 +399,11 @@ impl Op {
             Self::LoadNft { name, .. } => Self::FlushNft { name: name.clone() },
             Self::AddRctl { rule } => Self::RemoveRctl { filter: rctl_filter(rule) },
             Self::CreateCgroup { path } => Self::RemoveCgroup { path: path.clone() },
-            Self::CreateJail { name, .. } => Self::RemoveJail { name: name.clone() },
+            Self::CreateJail { name, parameters, before } => {
+                let value = |wanted: &str| parameters.iter().find(|(key, _)| key == wanted).map(|(_, value)| value);
+                let root = value("allow.mount").and(value("path")).map(PathBuf::from);
+                Self::RemoveJail { name: name.clone(), root, before: before.clone() }
+            }
             Self::Spawn(spawn) => Self::KillAll { cgroup: spawn.cgroup.clone() },
             Self::ReleaseBase { .. }
             | Self::RemoveLayer { .. }
@@ -592,14 +609,14 @@ impl Op {
                 write!(f, "filter devices of cgroup {}:", show(path))?;
                 rules.iter().try_for_each(|rule| write!(f, " {}", DeviceRule(rule)))
             }
-            Self::CreateJail { name, parameters } => {
+            Self::CreateJail { name, parameters, .. } => {
                 write!(f, "create jail {name}:")?;
                 parameters.iter().try_for_each(|(key, value)| match value.as_str() {
                     "" => write!(f, " {key}"),
                     _ => write!(f, " {key}={value}"),
                 })
             }
-            Self::RemoveJail { name } => write!(f, "remove jail {name}"),
+            Self::RemoveJail { name, .. } => write!(f, "remove jail {name}"),
             Self::Spawn(spawn) => spawn.fmt(f),
             Self::KillAll { cgroup: Some(cgroup) } => write!(f, "kill all in cgroup {}", show(cgroup)),
             Self::KillAll { cgroup: None } => f.write_str("kill the container's processes"),

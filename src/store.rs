@@ -22,6 +22,9 @@ use crate::id::ContainerId;
 use crate::journal::Journal;
 use crate::state::Record;
 
+/// Name of the directory below a container's own at which a read-only root is shown (FreeBSD).
+pub const ROOT: &str = "root";
+
 /// The directory of all containers.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -308,6 +311,13 @@ impl Entry {
             let path = self.dir.join(name);
             gone(fs::remove_file(&path)).doing(|| format!("remove {}", path.display()))?;
         }
-        gone(fs::remove_dir(&self.dir)).doing(|| format!("remove {}", self.dir.display()))
+        let result = match fs::remove_dir(&self.dir) {
+            // The mount point of a read-only root: as long as something is mounted there, it cannot be removed.
+            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                gone(fs::remove_dir(self.dir.join(ROOT))).and_then(|()| fs::remove_dir(&self.dir))
+            }
+            other => other,
+        };
+        gone(result).doing(|| format!("remove {}", self.dir.display()))
     }
 }

@@ -7,6 +7,7 @@ pub mod exec;
 pub mod features;
 pub mod fscomp;
 pub mod gc;
+pub mod import;
 pub mod kill;
 pub mod list;
 pub mod pause;
@@ -82,7 +83,7 @@ fn unmake(host: &mut This, entry: &Entry) -> Result<()> {
     if let (true, Ok(Some(Record { group: Some(group), .. }))) = (lost, entry.record()) {
         let ops = match group {
             Group::Cgroup(path) => vec![Op::RemoveCgroup { path: path.clone() }, Op::KillAll { cgroup: Some(path) }],
-            Group::Jail(name) => vec![Op::RemoveJail { name }],
+            Group::Jail(name) => vec![Op::RemoveJail { name, root: None, before: Vec::new() }],
         };
         for op in ops {
             journal.note(op).map_err(|e| Error::operator("write the journal").because(e))?;

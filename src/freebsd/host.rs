@@ -5,6 +5,7 @@ mod bases;
 mod beneath;
 pub mod exe;
 pub mod facts;
+pub mod fscomps;
 mod jail;
 mod limits;
 mod mount;
@@ -124,8 +125,8 @@ impl Host for FreebsdHost {
             Op::AddRctl { rule } => limits::add_rule(rule),
             Op::RemoveRctl { filter } => limits::remove_rules(filter),
             Op::SetCpuset { jail, cpus } => limits::set_cpuset(jail, cpus),
-            Op::CreateJail { name, parameters } => jail::create(name, parameters),
-            Op::RemoveJail { name } => jail::remove(name),
+            Op::CreateJail { name, parameters, .. } => jail::create(name, parameters),
+            Op::RemoveJail { name, root, before } => jail::remove(name, root.as_deref(), before),
             Op::Spawn(spawn) => {
                 let io = self.io.as_mut().ok_or("no container to start a process for")?;
                 self.child = Some(spawn::spawn(spawn, io)?);

@@ -1,6 +1,8 @@
 //! The text of pf(4) rules, in the grammar of pf.conf(5). Both anchors are pot's, so that pot.conf's two lines,
 //! `nat-anchor pot-nat` and `rdr-anchor "pot-rdr/*"`, serve both; pfctl(8) loads it from its standard input.
 
+use std::net::IpAddr;
+
 use crate::plan::lease::Subnet;
 use crate::plan::network::Forward;
 
@@ -29,7 +31,7 @@ pub fn nat(interface: &str, networks: &[Subnet]) -> String {
 ///
 /// `interface_of` says where an address of the host is.
 #[must_use]
-pub fn rdr(interface: &str, forwards: &[Forward], interface_of: impl Fn(std::net::IpAddr) -> String) -> String {
+pub fn rdr(interface: &str, forwards: &[Forward], interface_of: impl Fn(IpAddr) -> String) -> String {
     let rule = |one: &Forward| {
         let Forward { protocol, host, host_port, address, port, .. } = one;
         let (on, to) = match host {
@@ -55,6 +57,31 @@ pub fn references(printed: &str) -> Vec<String> {
         Some(rest.split('"').next()?.to_string())
     };
     printed.lines().filter_map(one).collect()
+}
+
+/// The ids, as `pfctl -k id` takes them, of the states that are about one of `addresses`, in what `pfctl -vv -s states`
+/// prints: a line of the ends, and indented ones that tell more.
+#[must_use]
+pub fn states(printed: &str, addresses: &[IpAddr]) -> Vec<String> {
+    let address = |word: &str| -> Option<IpAddr> {
+        let word = word.trim_matches(['(', ')']);
+        // 10.192.0.3:80, fd70:6f74::2[80]
+        let bare = word.split('[').next().unwrap_or(word);
+        bare.parse().ok().or_else(|| bare.rsplit_once(':')?.0.parse().ok())
+    };
+    let mut ours = false;
+    let mut all = Vec::new();
+    for line in printed.lines() {
+        if !line.starts_with(' ') {
+            ours = line.split_whitespace().filter_map(address).any(|one| addresses.contains(&one));
+        } else if let (true, Some(rest)) = (ours, line.trim_start().strip_prefix("id: ")) {
+            let words: Vec<&str> = rest.split_whitespace().collect();
+            if let [id, "creatorid:", creator, ..] = words[..] {
+                all.push(format!("{id}/{creator}"));
+            }
+        }
+    }
+    all
 }
 
 /// What an anchor must hold so that it has `rules`, if it lacks one: what is there, as pfctl(8) prints it, and ours.
@@ -90,6 +117,24 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
+
+    #[test]
+    fn states_of_an_address_are_found() {
+        // Of FreeBSD 13.2; the second is made up after it.
+        let printed = "\
+all tcp 10.192.0.3:80 (198.51.100.1:18080) <- 198.51.100.2:11801       FIN_WAIT_2:FIN_WAIT_2
+   [4172928770 + 3221291264] wscale 6  [3290372199 + 3204514048] wscale 6
+   age 00:00:00, expires in 00:01:30, 4:4 pkts, 216:218 bytes
+   id: 2db0056b00000000 creatorid: 48975804 gateway: 0.0.0.0
+   origif: ext0
+all tcp fd70:6f74::2[80] <- 2001:db8:77::2[4711]       ESTABLISHED:ESTABLISHED
+   id: 2db0056b00000001 creatorid: 48975804 gateway: ::
+";
+        let of = |address: &str| states(printed, &[address.parse().unwrap()]);
+        assert_eq!(of("10.192.0.3"), ["2db0056b00000000/48975804"]);
+        assert_eq!(of("fd70:6f74::2"), ["2db0056b00000001/48975804"]);
+        assert_eq!(of("10.192.0.30"), [""; 0]);
+    }
     use crate::bundle::pot::Protocol;
 
     #[test]

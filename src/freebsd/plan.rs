@@ -59,7 +59,7 @@ pub fn order(draft: &mut Draft<'_>) -> Plan {
     let (stack, before) = network::stack(draft, &wanted, pot.as_ref());
     ops.extend(before);
     let parameters = jail::parameters(draft, &wanted, &stack, &rootfs, ruleset, &attributes);
-    ops.push(Op::CreateJail { name: name.clone(), parameters });
+    ops.push(Op::CreateJail { name: name.clone(), parameters, before: draft.facts.mounts.clone() });
     ops.extend(limits::cpuset(&name, &bounds));
     ops.extend(network::wire(draft, &wanted, &name, &stack, pot.as_ref()));
     ops.extend(first_process(draft, &name));

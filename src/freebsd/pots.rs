@@ -8,7 +8,11 @@ use crate::facts::Bridge;
 #[must_use]
 pub fn members(text: &str) -> Vec<(&str, &str)> {
     let lines = text.lines().filter_map(|line| line.trim().split_once('='));
-    lines.map(|(key, value)| (key.trim(), value.trim().trim_matches('"'))).collect()
+    lines.map(|(key, value)| (key.trim(), unquoted(value.trim()))).collect()
+}
+
+fn unquoted(value: &str) -> &str {
+    value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value)
 }
 
 /// The addresses that a pot of pot's has on a bridge: `ip=10.192.0.3`, or `nic|address` of an alias, several parted by

@@ -81,7 +81,7 @@ pub fn readonly(draft: &Draft<'_>, root: &Path, mounts: &[Mount]) -> (Vec<Op>, P
     };
     let mut ops: Vec<Op> =
         mounts.iter().filter(covered).map(|mount| Op::HostTarget { root: root.into(), mount: mount.clone() }).collect();
-    let target = draft.facts.state.join(draft.id.as_str()).join("root");
+    let target = draft.facts.state.join(draft.id.as_str()).join(crate::store::ROOT);
     let mount = Mount {
         fstype: "nullfs".into(),
         source: root.into(),

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+/// Where pot keeps its settings (hier(7): what is installed from ports), in the order in which it reads them.
+const FILES: [&str; 2] = ["/usr/local/etc/pot/pot.default.conf", "/usr/local/etc/pot/pot.conf"];
+
 /// What potrun takes from them. The defaults are pot's (etc/pot/pot.default.conf).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -46,6 +49,12 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Those of an installed pot, or pot's own defaults.
+    #[must_use]
+    pub fn installed() -> Self {
+        Self::read(&FILES.iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect::<Vec<_>>())
+    }
+
     /// Reads the files in their order: a later assignment counts.
     #[must_use]
     pub fn read(files: &[String]) -> Self {

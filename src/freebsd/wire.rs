@@ -3,6 +3,10 @@
 
 pub mod interface;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
 /// A name and its value, as a pair of iovecs: the name with its NUL; no value is a parameter that is there or not.
 pub type Pair = (Vec<u8>, Option<Vec<u8>>);
 
@@ -185,6 +189,22 @@ impl DevfsRule {
     }
 }
 
+/// The names of POSIX shared memory in what sysctl(3) `kern.ipc.posix_shm_list` tells: records of struct kinfo_file
+/// (sys/user.h), each of which begins with its length.
+#[must_use]
+pub fn shared_memory(list: &[u8]) -> Vec<PathBuf> {
+    const PATH: usize = 368; // offsetof(struct kinfo_file, kf_path)
+    let mut all = Vec::new();
+    let mut rest = list;
+    while let Some(length) = rest.first_chunk::<4>().map(|bytes| u32::from_le_bytes(*bytes) as usize) {
+        let Some((record, next)) = rest.split_at_checked(length).filter(|_| length > 0) else { break };
+        let path = record.get(PATH..).and_then(|path| path.split(|byte| *byte == 0).next()).unwrap_or_default();
+        all.push(PathBuf::from(OsStr::from_bytes(path)));
+        rest = next;
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,6 +264,21 @@ mod tests {
         for bad in ["", "path", "path null", "path null shown", "name null hide", "path null mode 9"] {
             assert_eq!(devfs_rule(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn names_of_shared_memory_are_read_from_a_list() {
+        let record = |path: &[u8]| {
+            let length = 368 + path.len() + 8;
+            let mut all = (length as u32).to_le_bytes().to_vec();
+            all.resize(368, 0);
+            all.extend(path);
+            all.resize(length, 0);
+            all
+        };
+        let list = [record(b"/opt/pot/jails/a/m/x"), record(b"/y")].concat();
+        assert_eq!(shared_memory(&list), [PathBuf::from("/opt/pot/jails/a/m/x"), PathBuf::from("/y")]);
+        assert!(shared_memory(&list[..300]).is_empty() && shared_memory(&[0; 8]).is_empty());
     }
 
     #[test]

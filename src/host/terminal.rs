@@ -190,8 +190,8 @@ impl Relay {
     }
 
     fn resize(&self) {
-        // A caller without a terminal has no size.
-        if let Ok((rows, columns)) = sys::terminal_size(io::stdin().as_fd()) {
+        // A caller without a terminal has no size, and a terminal that nobody looks at has none either.
+        if let Ok((rows @ 1.., columns)) = sys::terminal_size(io::stdin().as_fd()) {
             drop(sys::set_terminal_size(self.master.as_fd(), rows, columns));
         }
     }

@@ -5,6 +5,7 @@ mod bpf;
 mod cgroup;
 pub mod exe;
 pub mod facts;
+pub mod fscomps;
 mod inside;
 mod layer;
 pub mod process;

@@ -1,14 +1,13 @@
 //! `fscomp`: volumes that potrun keeps, by name.
 
-use std::fs::{self, DirBuilder};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::io::ErrorKind;
 
 use clap::{Args, Subcommand};
 
 use crate::bundle::pot::is_name;
 use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result};
+use crate::host::this;
 
 /// Arguments of `fscomp`.
 #[derive(Debug, Args)]
@@ -36,52 +35,31 @@ enum Verb {
 
 impl cli::Run for Fscomp {
     fn run(&self, context: &Context) -> Result<u8> {
-        let all = context.store.join("fscomps");
-        let path = |name: &String| {
-            if is_name(name) {
-                Ok(all.join(name))
-            } else {
-                Err(Error::caller(format!("{name:?} is not a name of an fscomp")))
-            }
-        };
+        let store = &context.store;
         match &self.verb {
             Verb::Create { name } => {
-                let path = path(name)?;
-                let mut private = DirBuilder::new();
-                private.mode(0o700).recursive(true).create(&all).doing(|| format!("create {}", all.display()))?;
-                match DirBuilder::new().mode(0o755).create(&path) {
-                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                        return Err(Error::caller(format!("fscomp {name} already exists")));
-                    }
-                    other => other.doing(|| format!("create {}", path.display()))?,
-                }
+                this::fscomps::create(store, checked(name)?).map_err(|e| match e.kind() {
+                    ErrorKind::AlreadyExists => Error::caller(format!("fscomp {name} already exists")),
+                    _ => Error::operator(format!("create fscomp {name}")).because(e),
+                })?;
             }
             Verb::Ls => {
-                let mut names = Vec::new();
-                match fs::read_dir(&all) {
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    other => {
-                        for item in other.doing(|| format!("read {}", all.display()))? {
-                            names.push(item.doing(|| format!("read {}", all.display()))?.file_name());
-                        }
-                    }
-                }
+                let mut names = this::fscomps::names(store).doing(|| "list fscomps")?;
                 names.sort();
-                super::print(&names.iter().map(|name| format!("{}\n", name.display())).collect::<String>())?;
+                super::print(&names.iter().map(|name| format!("{name}\n")).collect::<String>())?;
             }
             Verb::Rm { name } => {
-                let path = path(name)?;
-                match fs::remove_dir(&path) {
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                        return Err(Error::caller(format!("fscomp {name} does not exist")));
-                    }
-                    Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                        return Err(Error::caller(format!("fscomp {name} is not empty: {}", path.display())));
-                    }
-                    other => other.doing(|| format!("remove {}", path.display()))?,
-                }
+                this::fscomps::remove(store, checked(name)?).map_err(|e| match e.kind() {
+                    ErrorKind::NotFound => Error::caller(format!("fscomp {name} does not exist")),
+                    ErrorKind::DirectoryNotEmpty => Error::caller(format!("fscomp {name} is not empty")),
+                    _ => Error::operator(format!("remove fscomp {name}")).because(e),
+                })?;
             }
         }
         Ok(0)
     }
+}
+
+fn checked(name: &str) -> Result<&str> {
+    if is_name(name) { Ok(name) } else { Err(Error::caller(format!("{name:?} is not a name of an fscomp"))) }
 }

@@ -12,6 +12,9 @@ use crate::store::Store;
 
 use super::list::Form;
 
+/// All processes of the host, in the words of its ps(1).
+const ALL: &str = if cfg!(target_os = "freebsd") { "-auxww" } else { "-ef" };
+
 /// Arguments of `ps`.
 #[derive(Debug, Args)]
 pub struct Ps {
@@ -21,7 +24,7 @@ pub struct Ps {
     /// The container
     pub id: String,
     /// Arguments of ps(1); its output must have a column PID
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, default_value = "-ef")]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, default_value = ALL)]
     ps_args: Vec<String>,
 }
 

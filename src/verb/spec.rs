@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -27,21 +27,26 @@ pub struct Spec {
 
 impl cli::Run for Spec {
     fn run(&self, _: &Context) -> Result<u8> {
-        let path = self.bundle.join("config.json");
         let config = match &self.base {
             Some(base) => pot(base),
             None => plain(self.rootless),
         };
-        let text = serde_json::to_string_pretty(&config).doing(|| "write JSON")? + "\n";
-        let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-                return Err(Error::caller(format!("{} exists; it is left alone", path.display())));
-            }
-            other => other.doing(|| format!("create {}", path.display()))?,
-        };
-        file.write_all(text.as_bytes()).doing(|| format!("write {}", path.display()))?;
+        write(&self.bundle, &config)?;
         Ok(0)
     }
+}
+
+/// Writes a new config.json; one that exists is left alone.
+pub(super) fn write(bundle: &Path, config: &Value) -> Result<()> {
+    let path = bundle.join("config.json");
+    let text = serde_json::to_string_pretty(config).doing(|| "write JSON")? + "\n";
+    let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(Error::caller(format!("{} exists; it is left alone", path.display())));
+        }
+        other => other.doing(|| format!("create {}", path.display()))?,
+    };
+    file.write_all(text.as_bytes()).doing(|| format!("write {}", path.display()))
 }
 
 fn process() -> Value {

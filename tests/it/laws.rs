@@ -289,7 +289,7 @@ proptest! {
         let mut stages = vec![(0, Vec::new())];
         for one in told {
             match one {
-                Told::Note(name) => journal.note(Op::RemoveJail { name }).unwrap(),
+                Told::Note(name) => journal.note(Op::RemoveJail { name, root: None, before: Vec::new() }).unwrap(),
                 Told::Strike(which) => {
                     let pending = journal.pending();
                     if pending.is_empty() { continue }
@@ -316,7 +316,7 @@ proptest! {
             );
             // And it goes on from there.
             let mut journal = paper.open();
-            journal.note(Op::RemoveJail { name: "after".into() }).unwrap();
+            journal.note(Op::RemoveJail { name: "after".into(), root: None, before: Vec::new() }).unwrap();
             let now = journal.pending();
             prop_assert_eq!(&now[..now.len() - 1], &pending[..]);
             drop(journal);

@@ -62,7 +62,7 @@ impl Datasets {
     }
 
     /// Makes pot's layout, as `pot init` does, where it is not there.
-    fn lay_out(&self) -> Result<(), BaseError> {
+    pub(super) fn lay_out(&self) -> Result<(), BaseError> {
         let there = zfs(&words(&["list", "-H", "-o", "name", &self.store]));
         if let Err(e) = there {
             if !missing(&e) {

@@ -17,20 +17,12 @@ use crate::lease;
 
 use super::{mount, network, pf, zfs};
 
-/// Where pot keeps its settings (hier(7): what is installed from ports), in the order in which it reads them.
-const SETTINGS: [&str; 2] = ["/usr/local/etc/pot/pot.default.conf", "/usr/local/etc/pot/pot.conf"];
-
-/// The settings of an installed pot, or pot's own defaults.
-pub(super) fn settings() -> Settings {
-    Settings::read(&SETTINGS.iter().filter_map(|path| fs::read_to_string(path).ok()).collect::<Vec<_>>())
-}
-
 /// Looks at what `bundle` needs. Changes nothing.
 ///
 /// # Errors
 /// Something that must be readable is not.
 pub fn gather(bundle: &Bundle, state: &Path, _: &Path) -> Result<Facts> {
-    let settings = settings();
+    let settings = Settings::installed();
     let pot = bundle.pot.as_ref();
     let base = match pot.and_then(|pot| pot.base.as_ref()) {
         Some(base) => zfs::base(&settings.dataset, &base.release).map_err(looking(&base.release))?,
@@ -123,7 +115,7 @@ fn pots_addresses(root: &Path) -> Vec<std::net::IpAddr> {
 /// The bases of pot's store.
 #[must_use]
 pub fn bases(store: &Path) -> crate::base::Bases {
-    let settings = settings();
+    let settings = Settings::installed();
     let keep = super::bases::Datasets { store: settings.dataset, path: settings.path };
     crate::base::Bases::kept(Box::new(keep), store)
 }

@@ -1,13 +1,14 @@
 //! Jails: making, finding, entering, removing them.
 
 use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::freebsd::wire;
+use crate::freebsd::wire::{self, interface};
 use crate::host::Trouble;
 
 use super::process::Watch;
-use super::sys;
+use super::{mount, sys};
 
 /// The id of the jail of this name, if there is one that is not dying.
 pub(super) fn id(name: &str) -> io::Result<Option<i32>> {
@@ -21,7 +22,13 @@ pub(super) fn taken(name: &str) -> Option<String> {
 
 /// Makes a jail.
 pub(super) fn create(name: &str, parameters: &[(String, String)]) -> Result<(), Trouble> {
-    Ok(sys::jail_create(&wire::jail(name, parameters)?).map(drop)?)
+    sys::jail_create(&wire::jail(name, parameters)?).map(drop).map_err(|e| match name.rsplit_once('.') {
+        Some((parent, _)) if e.errno == libc::EPERM => {
+            format!("{e}: a jail can have nothing that its parent {parent} has not (jail(8), \"Hierarchical Jails\")")
+                .into()
+        }
+        _ => e.into(),
+    })
 }
 
 /// Does `work` in the jail `name`: in a child that enters it, holds no descriptor of the host but stdio, runs nothing
@@ -41,29 +48,91 @@ pub(super) fn processes(name: &str) -> io::Result<Vec<sys::Process>> {
     Ok(sys::processes()?.into_iter().filter(|process| process.jail == id && !process.zombie).collect())
 }
 
-/// How long a jail may take to die after its last process has. What holds it then are connections in TIME_WAIT, for
-/// twice the maximum segment lifetime of 30 s (tcp(4), `net.inet.tcp.msl`).
+/// How long a jail may take to die after its last process has. What may hold it still is a connection in TIME_WAIT that
+/// came after all were dropped, for twice the maximum segment lifetime of 30 s (tcp(4), `net.inet.tcp.msl`).
 const DYING: Duration = Duration::from_secs(90);
 
-/// Kills what is in a jail, removes it and waits until it is gone: until then its root, its addresses and its network
-/// stack are in use.
-pub(super) fn remove(name: &str) -> Result<(), Trouble> {
+/// Kills what is in a jail, ends what else holds it, removes it and waits until it is gone: until then its root, its
+/// addresses and its network stack are in use. What was mounted beneath `root` `before` stays.
+pub(super) fn remove(name: &str, root: Option<&Path>, before: &[String]) -> Result<(), Trouble> {
+    if id(name)?.is_some() {
+        signal(name, libc::SIGKILL)?;
+        wait(|| processes(name))?;
+        drop_connections(name)?;
+    }
     let Some(id) = sys::jail_id(name, true)? else { return Ok(()) };
-    let all = || sys::processes().map(|all| all.into_iter().filter(|one| one.jail == id && !one.zombie));
     match sys::jail_remove(id) {
         // It is gone, or on its way already (sys/kern/kern_jail.c, `kern_jail_remove`).
         Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {}
         other => other?,
     }
-    // The kernel has sent SIGKILL to each; a process that was being born meanwhile is killed as it comes.
+    // A process that was being born meanwhile is killed by the kernel as it comes.
+    wait(|| Ok(sys::processes()?.into_iter().filter(|one| one.jail == id && !one.zombie).collect()))?;
+    if let Some(root) = root {
+        mount::unmount_all(root, before)?;
+        unlink_shared_memory(root)?;
+    }
+    gone(id, Instant::now() + DYING)
+}
+
+/// Waits until none of these processes is there.
+fn wait(all: impl Fn() -> io::Result<Vec<sys::Process>>) -> Result<(), Trouble> {
     loop {
-        let (watch, there) = Watch::processes(all()?.map(|process| process.pid))?;
+        let (watch, there) = Watch::processes(all()?.into_iter().map(|process| process.pid))?;
         if there == 0 {
-            break;
+            return Ok(());
         }
         watch.wait(None)?;
     }
-    gone(id, Instant::now() + DYING)
+}
+
+/// Sends a signal to all processes of a jail: from inside, so that none is missed and none outside is meant. Nothing
+/// of the jail's is run for it.
+pub(super) fn signal(name: &str, signal: i32) -> Result<(), Trouble> {
+    let sent = inside(name, || {
+        match sys::kill(-1, signal) {
+            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {}
+            other => other?,
+        }
+        Ok(Vec::new())
+    });
+    sent.map(drop)
+}
+
+/// Ends the connections of a jail without processes: one that lingers holds the jail for up to a minute.
+///
+/// Inside, only the jail's own are seen. A jail that shares the network stack of the host may not drop them: so the
+/// host does.
+fn drop_connections(name: &str) -> Result<(), Trouble> {
+    let drop_all = |all: &[Vec<u8>]| -> io::Result<()> {
+        all.iter().try_for_each(|one| match sys::sysctl_set(c"net.inet.tcp.drop", one) {
+            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(()), // it has ended by itself
+            other => other,
+        })
+    };
+    let theirs = inside(name, || {
+        let all = interface::connections(&sys::sysctl_named(c"net.inet.tcp.pcblist")?);
+        match drop_all(&all) {
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) => Ok(all.concat()),
+            other => other.map(|()| Vec::new()).map_err(Into::into),
+        }
+    })?;
+    let theirs: Vec<Vec<u8>> = theirs.chunks(interface::CONNECTION).map(<[u8]>::to_vec).collect();
+    Ok(drop_all(&theirs)?)
+}
+
+/// Removes POSIX shared memory that was made inside: the kernel names it by the jail's root, and it holds the jail for
+/// ever.
+fn unlink_shared_memory(root: &Path) -> Result<(), Trouble> {
+    for path in wire::shared_memory(&sys::sysctl_named(c"kern.ipc.posix_shm_list")?) {
+        if path.starts_with(root) && path != root {
+            match sys::shm_unlink(&path) {
+                Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
+                other => other.map_err(|e| format!("remove shared memory {}: {e}", path.display()))?,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Waits until there is nothing of the jail any more. FreeBSD 13 and 14 have no event for that: so this looks again,

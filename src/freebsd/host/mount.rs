@@ -29,10 +29,18 @@ pub(super) fn target(root: &Path, mount: &Mount) -> Result<(), Trouble> {
     place(root, mount).map(drop)
 }
 
+/// `kern.osreldate` of the first kernel that is trusted to mount on a file. FreeBSD 13.2 takes the length of its path
+/// from a variable that was never set, and panics (sys/kern/vfs_cache.c, `vn_path_to_global_path_hardlink`).
+const MOUNTS_FILES: i32 = 1_400_000;
+
 fn place(root: &Path, mount: &Mount) -> Result<Place, Trouble> {
     let of_file = mount.fstype == "nullfs"
         && std::fs::metadata(&mount.source).map_err(|e| format!("{}: {e}", mount.source.display()))?.is_file();
     Ok(if of_file {
+        if super::sys::release_date()? < MOUNTS_FILES {
+            let why = "this kernel may panic when a file is mounted: it takes FreeBSD 14";
+            return Err(format!("{}: {why}", mount.source.display()).into());
+        }
         beneath::file(root, &mount.target)?
     } else {
         beneath::directory(root, &mount.target, Missing::Made)?
@@ -56,7 +64,7 @@ pub(super) fn mount(root: &Path, mount: &Mount) -> Result<(), Trouble> {
         let source = mount.source.to_string_lossy();
         let mut pairs = wire::mount(&mount.fstype, &source, &mount.options, &data);
         pairs.push((wire::text("fspath"), Some(wire::text(&at.to_string_lossy()))));
-        nmount(&pairs, libc::MNT_IGNORE as i32)?;
+        nmount(&pairs)?;
         // For a directory, the kernel has moved us onto what is mounted now (sys/kern/vfs_mount.c, `mountcheckdirs`).
         let mounted = sys::mounted(at)?;
         let result = check(&mounted, mount, &real).and_then(|()| {
@@ -93,6 +101,17 @@ pub(super) fn unmount(root: &Path, mount: &Mount, before: &[String]) -> Result<(
     let found = all.iter().rfind(|one| ours(one) && one.on == exact).or_else(|| all.iter().rfind(ours));
     let Some(found) = found else { return Ok(()) };
     Ok(sys::unmount(&found.id)?)
+}
+
+/// Unmounts all beneath `root` that was not there `before`, the latest first.
+pub(super) fn unmount_all(root: &Path, before: &[String]) -> Result<(), Trouble> {
+    let Ok(root) = root.canonicalize() else { return Ok(()) };
+    for one in sys::all()?.iter().rev() {
+        if one.on != root && one.on.starts_with(&root) && !before.contains(&one.id) {
+            sys::unmount(&one.id).map_err(|e| format!("unmount {}: {e}", one.on.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// The ids of what is mounted beneath `root`.

@@ -37,10 +37,9 @@ pub(super) fn flush(anchor: &str, addresses: &[IpAddr]) -> Result<(), Trouble> {
         return Ok(());
     }
     load(anchor, "")?;
-    for address in addresses {
-        let (any, address) = (if address.is_ipv4() { "0.0.0.0/0" } else { "::/0" }, address.to_string());
-        pfctl(&["-q", "-k", &address], "")?;
-        pfctl(&["-q", "-k", any, "-k", &address], "")?;
+    // By address pfctl(8) finds only what is on the wire, which behind a redirection is the host's: hence one by one.
+    for state in pf::states(&pfctl(&["-q", "-vv", "-s", "states"], "")?, addresses) {
+        pfctl(&["-q", "-k", "id", "-k", &state], "")?;
     }
     Ok(())
 }

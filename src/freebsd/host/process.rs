@@ -122,8 +122,7 @@ fn name(group: &Group) -> io::Result<&str> {
     }
 }
 
-/// Sends a signal to all processes of a jail: from inside, so that none is missed and none outside is meant. Nothing
-/// of the jail's is run for it.
+/// Sends a signal to all processes of a jail.
 ///
 /// # Errors
 /// The kernel's words.
@@ -132,14 +131,7 @@ pub fn signal_group(group: &Group, signal: i32) -> io::Result<()> {
     if jail::id(name)?.is_none() {
         return Ok(());
     }
-    let sent = jail::inside(name, || {
-        match sys::kill(-1, signal) {
-            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {}
-            other => other?,
-        }
-        Ok(Vec::new())
-    });
-    sent.map(drop).map_err(io::Error::other)
+    jail::signal(name, signal).map_err(io::Error::other)
 }
 
 /// The processes of a jail.

@@ -121,9 +121,9 @@ pub(super) fn jail_create(pairs: &[Pair]) -> Result<c_int, Refused> {
 }
 
 /// nmount(2).
-pub(super) fn nmount(pairs: &[Pair], flags: c_int) -> Result<(), Refused> {
+pub(super) fn nmount(pairs: &[Pair]) -> Result<(), Refused> {
     // SAFETY: as above.
-    with_words(pairs, |iov, n| unsafe { libc::nmount(iov, n, flags) }).map(drop)
+    with_words(pairs, |iov, n| unsafe { libc::nmount(iov, n, 0) }).map(drop)
 }
 
 /// The id of a jail that fits a key, if there is one.
@@ -287,6 +287,19 @@ pub(super) fn sysctl_named(name: &CStr) -> io::Result<Vec<u8>> {
     // SAFETY: the buffer has the length that is said.
     cvt(unsafe { libc::sysctlnametomib(name.as_ptr(), mib.as_mut_ptr(), &raw mut length) })?;
     sysctl(&mib[..length])
+}
+
+/// `kern.osreldate`: the version of the kernel.
+pub(super) fn release_date() -> io::Result<i32> {
+    let value = sysctl_named(c"kern.osreldate")?;
+    value.try_into().map(i32::from_ne_bytes).map_err(|_| io::Error::other("kern.osreldate is no number"))
+}
+
+/// shm_unlink(2).
+pub(super) fn shm_unlink(path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the text lives until the call returns.
+    cvt(unsafe { libc::shm_unlink(path.as_ptr()) }).map(drop)
 }
 
 /// Sets a sysctl by its name.

@@ -185,16 +185,48 @@ pub fn default_route_of(routes: &[u8]) -> Option<u32> {
 /// their length, a head again.
 #[must_use]
 pub fn local_ports(list: &[u8], tcp: bool) -> Vec<u16> {
-    // offsetof(struct xinpcb, inp_inc.inc_lport), in network order; an xtcpcb has it behind its own length.
-    let at = 248 + 6 + if tcp { 8 } else { 0 };
+    let port = |one: &[u8; ENDPOINTS]| u16::from_be_bytes([one[2], one[3]]);
+    endpoints(list, tcp).iter().map(port).collect()
+}
+
+/// Bytes of a connection's addresses: two of struct sockaddr_storage.
+pub const CONNECTION: usize = 2 * 128;
+
+/// What sysctl(3) `net.inet.tcp.drop` wants to drop each connection in a list of sockets: the addresses of both ends,
+/// the foreign one first (tcpdrop(8)).
+#[must_use]
+pub fn connections(list: &[u8]) -> Vec<Vec<u8>> {
+    let one = |one: &[u8; ENDPOINTS]| {
+        let (foreign, local) = (&one[8..24], &one[24..40]);
+        // struct in_addr_4in6: an IPv4 address stands at the end of zeros.
+        let v4 = foreign[..12] == [0; 12] && local[..12] == [0; 12];
+        let end = |port: &[u8], address: &[u8]| {
+            let head: &[u8] = if v4 { &[16, AF_INET] } else { &[28, AF_INET6] };
+            let address = if v4 { address[12..].to_vec() } else { [&[0; 4], address].concat() };
+            let zone = if v4 { &[0; 4] } else { &one[40..44] };
+            let mut end = [head, port, &address, zone].concat();
+            end.resize(CONNECTION / 2, 0);
+            end
+        };
+        let connected = one[..2] != [0; 2];
+        connected.then(|| [end(&one[..2], foreign), end(&one[2..4], local)].concat())
+    };
+    endpoints(list, true).iter().filter_map(one).collect()
+}
+
+/// struct in_endpoints and the four bytes of struct in_conninfo before it: ports at 0 and 2, addresses at 8 and 24, the
+/// zone of both at 40.
+const ENDPOINTS: usize = 44;
+
+fn endpoints(list: &[u8], tcp: bool) -> Vec<[u8; ENDPOINTS]> {
+    // offsetof(struct xinpcb, inp_inc.inc_fport); an xtcpcb has it behind its own length.
+    let at = 248 + 4 + if tcp { 8 } else { 0 };
     let length = |bytes: &[u8]| bytes.first_chunk::<8>().map(|b| u64::from_le_bytes(*b) as usize);
     let mut all = Vec::new();
     let Some(head) = length(list) else { return all };
     let mut rest = list.get(head..).unwrap_or_default();
     while let Some(long) = length(rest).filter(|long| *long > head && *long <= rest.len()) {
-        if let Some(port) = rest.get(at..at + 2) {
-            all.push(u16::from_be_bytes([port[0], port[1]]));
-        }
+        all.extend(rest.get(at..).and_then(|bytes| bytes.first_chunk::<ENDPOINTS>()));
         rest = &rest[long..];
     }
     all
@@ -202,6 +234,8 @@ pub fn local_ports(list: &[u8], tcp: bool) -> Vec<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     fn ip(text: &str) -> IpAddr {
@@ -274,5 +308,23 @@ mod tests {
         assert_eq!(local_ports(&[head.clone(), tcp, head.clone()].concat(), true), [80]);
         assert!(local_ports(&[head.clone(), head].concat(), true).is_empty());
         assert!(local_ports(&[], true).is_empty());
+    }
+
+    #[test]
+    fn connections_are_read_from_a_list() {
+        let head = [&64_u64.to_le_bytes()[..], &[0; 56]].concat();
+        let mut listener = [&744_u64.to_le_bytes()[..], &[0; 736]].concat();
+        listener[262..264].copy_from_slice(&[0, 80]);
+        let mut four = listener.clone();
+        four[260..262].copy_from_slice(&[0x1f, 0x90]);
+        four[280..284].copy_from_slice(&[192, 0, 2, 1]);
+        four[296..300].copy_from_slice(&[10, 0, 0, 1]);
+        let mut six = four.clone();
+        six[268..284].copy_from_slice(&"2001:db8::1".parse::<Ipv6Addr>().unwrap().octets());
+        let all = connections(&[head.clone(), listener, four, six, head].concat());
+        assert_eq!(all.len(), 2);
+        assert_eq!((all[0].len(), &all[0][..8]), (256, &[16, 2, 0x1f, 0x90, 192, 0, 2, 1][..]));
+        assert_eq!(all[0][128..136], [16, 2, 0, 80, 10, 0, 0, 1]);
+        assert_eq!(all[1][..12], [28, 28, 0x1f, 0x90, 0, 0, 0, 0, 0x20, 0x01, 0x0d, 0xb8]);
     }
 }

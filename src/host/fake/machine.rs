@@ -603,8 +603,8 @@ impl Machine {
                 self.cgroup(path)?.filter = Some(op.to_string());
                 Ok(())
             }
-            Op::CreateJail { name, parameters } => self.create_jail(name, parameters),
-            Op::RemoveJail { name } => {
+            Op::CreateJail { name, parameters, .. } => self.create_jail(name, parameters),
+            Op::RemoveJail { name, .. } => {
                 let within = |process: &Process| process.jail.as_deref() == Some(name);
                 let all: Vec<i32> = self.processes.iter().filter(|(_, one)| within(one)).map(|(pid, _)| *pid).collect();
                 all.into_iter().for_each(|pid| self.kill(pid));

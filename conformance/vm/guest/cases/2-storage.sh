@@ -1,0 +1,189 @@
+# Storage: the root, mounts, fscomps, devices.
+
+case_the_root_is_a_clone_marked_as_ours() {
+    pot a 'echo x >/var/run/x' '"network": {"type": "inherit"}, "limits": {"disk": "64m"}'
+    create a
+    same "$(zfs get -H -o value origin $pool/pot/jails/a/m)" "$pool/pot/bases/$release@potrun" "origin"
+    same "$(zfs get -H -o value potrun:id $pool/pot/jails/a/m)" a "mark"
+    same "$(zfs get -H -o value quota $pool/pot/jails/a/m)" 64M "quota"
+    works "$potrun" start a
+    until_true stopped a
+    pot b 'cat /var/run/x'
+    run b
+    has "$out" "No such file" "another pot's root"
+}
+
+case_a_dataset_that_is_not_ours_stays() {
+    works zfs create $pool/pot/jails/a
+    works zfs create $pool/pot/jails/a/m
+    works touch /opt/pot/jails/a/m/precious
+    pot a true
+    refused "a" "$potrun" run --bundle "$bundles/a" a
+    "$potrun" delete --force a >/dev/null 2>&1
+    [ -e /opt/pot/jails/a/m/precious ] || fail "somebody's dataset was destroyed"
+    works zfs destroy -r $pool/pot/jails/a
+}
+
+case_disk_limit_is_in_force() {
+    pot a 'dd if=/dev/random of=/var/tmp/f bs=1m count=24' '"limits": {"disk": "16m"}'
+    run a
+    has "$out" "Disc quota exceeded" "writing more than the quota"
+}
+
+case_devfs_hides_the_devices_of_the_host() {
+    pot a 'ls /dev; echo x >/dev/null && head -c 4 /dev/random | wc -c'
+    ran a
+    for name in null zero random urandom fd stdin; do has " $(echo $out) " " $name " "/dev"; done
+    for name in mem kmem pf $(sysctl -n kern.disks) io pci; do lacks " $(echo $out) " " $name " "/dev"; done
+}
+
+case_a_ruleset_that_does_not_exist_exposes_nothing() {
+    pot a 'ls /dev' '"attributes": {"devfsRuleset": 777}'
+    refused "hides nothing" "$potrun" run --bundle "$bundles/a" a
+    same "$(devfs rule -s 777 show)" "" "rules of set 777"
+}
+
+case_devices_of_the_bundle_are_shown() {
+    pot a 'ls -l /dev/pf | cut -c1-10' '' '"freebsd": {"devices": [{"path": "pf", "mode": 416}]}'
+    sed -i '' 's/ | cut -c1-10//' "$bundles/a/config.json"
+    ran a
+    has "$out" "crw-r-----" "mode of a device"
+    # And only there.
+    pot b 'ls /dev'
+    ran b
+    lacks " $(echo $out) " " pf " "/dev of another pot"
+    same "$(stat -f %Lp /dev/pf)" 600 "mode on the host"
+}
+
+case_mounts_of_every_type() {
+    mkdir -p "$work/away/dir/sub"
+    pot a 'mount; touch /mnt/dir/sub/new; touch /media/x; cat </dev/fd/0; sysctl -n kern.ostype; ls /proc | head -1
+           stat -f %p /tmp; dd if=/dev/zero of=/tmp/f bs=1m count=3' \
+        "\"directories\": [{\"source\": \"$work/away/dir\", \"destination\": \"/mnt/dir\"},
+            {\"source\": \"$work/away/dir\", \"destination\": \"/media\", \"readonly\": true}]" \
+        '"freebsd": {"jail": {"enforceStatfs": 1}},
+         "mounts": [{"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=1777", "size=1m"]},
+            {"destination": "/dev/fd", "type": "fdescfs", "source": "fdescfs"},
+            {"destination": "/proc", "type": "procfs", "source": "proc"}]'
+    run a
+    [ -e "$work/away/dir/sub/new" ] || fail "nothing was written through nullfs: $out"
+    has "$out" "touch: /media/x: Read-only file system" "a read-only mount"
+    has "$out" "41777" "mode of tmpfs"
+    has "$out" "No space left" "size of tmpfs"
+    has "$out" "/proc (procfs" "procfs"
+    has "$out" "/dev/fd (fdescfs" "fdescfs"
+}
+
+case_a_file_is_mounted_where_the_kernel_can() {
+    # FreeBSD 13 panics (sys/kern/vfs_cache.c, vn_path_to_global_path_hardlink: len is never set).
+    echo host >"$work/away/file"
+    pot a 'cat /mnt/file; echo changed >/mnt/file' "\"directories\": [
+        {\"source\": \"$work/away/file\", \"destination\": \"/mnt/file\"}]"
+    if [ "$(sysctl -n kern.osreldate)" -lt 1400000 ]; then
+        refused "FreeBSD 14" "$potrun" run --bundle "$bundles/a" a
+        return
+    fi
+    ran a
+    same "$out" host "a file of the host"
+    same "$(cat "$work/away/file")" changed "what the pot wrote"
+}
+
+case_deeper_mounts_lie_on_those_above() {
+    mkdir -p "$work/away/above/inner" "$work/away/below"
+    echo above >"$work/away/above/inner/f" && echo below >"$work/away/below/f"
+    pot a 'cat /mnt/inner/f' "\"directories\": [{\"source\": \"$work/away/below\", \"destination\": \"/mnt/inner\"},
+        {\"source\": \"$work/away/above\", \"destination\": \"/mnt\"}]"
+    ran a
+    same "$out" below "what the pot sees"
+}
+
+case_fscomps_and_datasets() {
+    works zfs create $pool/pot/fscomp/data
+    works zfs create $pool/foreign
+    echo f >/opt/pot/fscomp/data/f && echo g >/$pool/foreign/g
+    pot a 'cat /srv/data/f /srv/ro/f /srv/foreign/g; touch /srv/data/new; touch /srv/ro/new' \
+        "\"fscomps\": [{\"name\": \"data\", \"destination\": \"/srv/data\"},
+                       {\"name\": \"data\", \"destination\": \"/srv/ro\", \"readonly\": true}],
+         \"datasets\": [{\"dataset\": \"$pool/foreign\", \"destination\": \"/srv/foreign\"}]"
+    run a
+    has "$out" "f
+f
+g" "what is there"
+    has "$out" "touch: /srv/ro/new: Read-only" "a read-only fscomp"
+    [ -e /opt/pot/fscomp/data/new ] || fail "nothing was written to the fscomp"
+    works zfs destroy $pool/foreign
+    works zfs destroy $pool/pot/fscomp/data
+}
+
+case_read_only_root() {
+    pot a 'touch /x; touch /tmp/x && echo fine' '' '"root": {"path": "", "readonly": true},
+        "mounts": [{"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}]'
+    sed -i '' 's|"root": {"path": "", |"root": {|' "$bundles/a/config.json"
+    run a
+    has "$out" "touch: /x: Read-only file system" "the root"
+    has "$out" fine "a tmpfs in it"
+}
+
+case_read_only_root_of_a_plain_bundle() {
+    bundle a 'touch /x; echo $(ls /dev | head -1)' '"root": {"path": "rootfs", "readonly": true},
+        "mounts": [{"destination": "/dev", "type": "devfs", "source": "devfs"}]'
+    mkdir "$bundles/a/rootfs" && tar -C "$bundles/a/rootfs" -xf "$work/base.txz"
+    run a
+    has "$out" "touch: /x: Read-only file system" "the root"
+}
+
+case_dns_file_is_the_bundles() {
+    pot a 'cat /etc/resolv.conf' '"dns": {"nameservers": ["192.0.2.53"], "search": ["example.org"]}'
+    ran a
+    has "$out" "nameserver 192.0.2.53" "resolv.conf"
+    has "$out" "search example.org" "resolv.conf"
+}
+
+case_links_of_the_image_are_not_followed_out() {
+    # As root on the host the runtime must not write, mount or make anything outside of the root.
+    for evil in /etc /var /tmp /mnt /dev; do
+        bundle a 'true' "\"root\": {\"path\": \"rootfs\"}, \"mounts\": [
+            {\"destination\": \"$evil/made/here\", \"type\": \"tmpfs\", \"source\": \"tmpfs\"}]"
+        mkdir -p "$bundles/a/rootfs" && tar -C "$bundles/a/rootfs" -xf "$work/base.txz"
+        rm -rf "$bundles/a/rootfs$evil" && ln -s "../../../../../../../..$work/away" "$bundles/a/rootfs$evil"
+        "$potrun" run --bundle "$bundles/a" a >/dev/null 2>&1
+        same "$(ls -A "$work/away")" "" "what was made outside by a link at $evil"
+        ln -sfh "$work/away" "$bundles/a/rootfs$evil"
+        "$potrun" run --bundle "$bundles/a" a >/dev/null 2>&1
+        same "$(ls -A "$work/away")" "" "what was made outside by an absolute link at $evil"
+        "$potrun" delete --force a >/dev/null 2>&1
+        chflags -R noschg "$bundles/a" && rm -rf "$bundles/a"
+    done
+}
+
+case_resolv_conf_as_a_link_is_replaced() {
+    echo mine >"$work/away/f"
+    pot a 'rm -f /etc/resolv.conf; ln -s ../../../../../../..'"$work"'/away/f /etc/resolv.conf'
+    ran a
+    tar -C / -czf "$work/away/evil.txz" -T /dev/null
+    mkdir -p "$work/away/tree/etc" "$work/away/tree/dev" && ln -s "$work/away/f" "$work/away/tree/etc/resolv.conf"
+    bundle b true '"root": {"path": "'"$work"'/away/tree"}, "pot": {"dns": {"nameservers": ["192.0.2.53"]}}'
+    "$potrun" run --bundle "$bundles/b" b >/dev/null 2>&1
+    same "$(cat "$work/away/f")" mine "a file of the host"
+}
+
+case_a_link_that_moves_during_create_is_not_followed() {
+    # The mount point's parent is exchanged all the time (CVE-2021-30465 and its kin).
+    bundle a 'true' '"root": {"path": "rootfs"}, "mounts": [
+        {"destination": "/mnt/a/b", "type": "tmpfs", "source": "tmpfs"}]'
+    root=$bundles/a/rootfs
+    mkdir -p "$root" && tar -C "$root" -xf "$work/base.txz"
+    mkdir -p "$root/mnt/a/b" "$work/away/b"
+    ln -s "$work/away" "$root/mnt/link"
+    ( while :; do mv "$root/mnt/a" "$root/mnt/was"; mv "$root/mnt/link" "$root/mnt/a"; mv "$root/mnt/a" "$root/mnt/link"
+        mv "$root/mnt/was" "$root/mnt/a"; done ) 2>/dev/null &
+    mover=$!
+    for n in 1 2 3 4 5 6 7 8 9 10; do
+        "$potrun" create --bundle "$bundles/a" a >/dev/null 2>&1
+        if mount | grep -q "$work/away"; then kill $mover; fail "mounted outside of the root"; fi
+        "$potrun" delete --force a >/dev/null 2>&1
+    done
+    kill $mover
+    wait $mover 2>/dev/null
+    chflags -R noschg "$bundles/a"
+}
