@@ -34,9 +34,9 @@ pub enum Op {
     RemoveLayer { path: PathBuf, owner: PathBuf },
     /// `zfs create`, with properties; `potrun:id` is the mark.
     CreateDataset { dataset: String, properties: BTreeMap<String, String> },
-    /// `zfs clone`, with properties; `potrun:id` is the mark.
+    /// `zfs clone` below a dataset of the pot's own, with which it goes.
     CloneDataset { snapshot: String, dataset: String, properties: BTreeMap<String, String> },
-    /// Inverse of both: destroys the dataset if its mark names `id`.
+    /// Inverse of [`Op::CreateDataset`]: destroys it, with all that lies below it, if its mark names `id`.
     DestroyDataset { dataset: String, id: ContainerId },
     /// Write a file beneath `root` (never through a link), replacing what has that name.
     WriteFile { root: PathBuf, path: PathBuf, text: String, mode: u32 },
@@ -370,7 +370,7 @@ impl Op {
         Some(match self {
             Self::UseBase { base, id } => Self::ReleaseBase { base: base.clone(), id: id.clone() },
             Self::CreateLayer { path, owner } => Self::RemoveLayer { path: path.clone(), owner: owner.clone() },
-            Self::CreateDataset { dataset, properties } | Self::CloneDataset { dataset, properties, .. } => {
+            Self::CreateDataset { dataset, properties } => {
                 let id = properties.get(MARK).and_then(|id| ContainerId::new(id).ok())?;
                 Self::DestroyDataset { dataset: dataset.clone(), id }
             }
@@ -407,6 +407,7 @@ impl Op {
             Self::Spawn(spawn) => Self::KillAll { cgroup: spawn.cgroup.clone() },
             Self::ReleaseBase { .. }
             | Self::RemoveLayer { .. }
+            | Self::CloneDataset { .. }
             | Self::DestroyDataset { .. }
             | Self::WriteFile { .. }
             | Self::HostTarget { .. }

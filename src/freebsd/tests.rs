@@ -157,7 +157,6 @@ fn everything_that_stays_is_taken_back_in_reverse() {
         format!("unmount /srv below {root}"),
         format!("unmount /tmp below {root}"),
         format!("unmount /dev below {root}"),
-        "destroy dataset zroot/pot/jails/web1/m of web1".into(),
         "destroy dataset zroot/pot/jails/web1 of web1".into(),
     ];
     assert_eq!(back, expected);

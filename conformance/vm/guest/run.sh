@@ -159,7 +159,7 @@ setup() {
 # One case, in a shell of its own, and the machine after it.
 one() {
     name=$1
-    rm -f "$work/skipped"
+    rm -f "$work/skipped" "$work/said"
     machine >"$work/before"
     ("case_$name") >"$work/log" 2>&1
     result=$?
@@ -175,7 +175,7 @@ one() {
         [ $result = 0 ] && result=1
     fi
     case $result in
-    0) echo "passed  $name" ;;
+    0) echo "passed  $name$(cat "$work/said" 2>/dev/null)" ;;
     77) echo "skipped $name: $(cat "$work/skipped")" ;;
     *) echo "FAILED  $name" && cat "$work/log" ;;
     esac

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{getegid, geteuid};
 
 use crate::bundle::Bundle;
-use crate::bundle::pot::{Dns, NetworkKind};
+use crate::bundle::pot::{Dns, NetworkKind, Pot};
 use crate::error::{Doing, Error, Result};
 use crate::facts::{Facts, Network, Os, Store};
 use crate::freebsd::pots;
@@ -43,7 +43,7 @@ pub fn gather(bundle: &Bundle, state: &Path, _: &Path) -> Result<Facts> {
     };
     let network = match pot {
         Some(pot) if pot.network.kind != NetworkKind::Inherit => {
-            self::network(&settings, pot.network.kind, pot.network.bridge.as_deref()).map_err(looking("the network"))?
+            self::network(&settings, pot, bundle).map_err(looking("the network"))?
         }
         _ => Network { ledger: ledger(), ..Network::default() },
     };
@@ -70,13 +70,13 @@ fn looking(at: &str) -> impl FnOnce(Trouble) -> Error {
 }
 
 /// The pot network as it is now.
-fn network(settings: &Settings, kind: NetworkKind, bridge: Option<&str>) -> std::result::Result<Network, Trouble> {
-    let bridged = kind != NetworkKind::Alias;
+fn network(settings: &Settings, pot: &Pot, bundle: &Bundle) -> std::result::Result<Network, Trouble> {
+    let bridged = pot.network.kind != NetworkKind::Alias;
     let host_addresses = network::facts::addresses()?;
     let leases = lease::read(&ledger())?;
     let mut taken: Vec<_> = host_addresses.values().flatten().copied().chain(settings.dns).collect();
     taken.extend(leases.iter().flat_map(|lease| lease.addresses.iter().copied()));
-    taken.extend(pots_addresses(&settings.path));
+    taken.extend(pots_addresses(settings, pot, bundle));
     taken.sort_unstable();
     taken.dedup();
     let mut taken_ports = if bridged { network::facts::ports()? } else { Vec::new() };
@@ -84,10 +84,10 @@ fn network(settings: &Settings, kind: NetworkKind, bridge: Option<&str>) -> std:
     taken_ports.sort_unstable();
     taken_ports.dedup();
     let mut bridges = BTreeMap::new();
-    if let Some(name) = bridge
+    if let Some(name) = &pot.network.bridge
         && let Ok(text) = fs::read_to_string(settings.path.join("bridges").join(name))
     {
-        bridges.extend(pots::bridge(&text).map(|bridge| (name.to_string(), bridge)));
+        bridges.extend(pots::bridge(&text).map(|bridge| (name.clone(), bridge)));
     }
     let interface = settings.interface.clone().or_else(network::facts::default_interface);
     Ok(Network {
@@ -105,10 +105,18 @@ fn network(settings: &Settings, kind: NetworkKind, bridge: Option<&str>) -> std:
     })
 }
 
-/// The addresses of the pots that pot itself has made, running or not, for it gives them anew at each start.
-fn pots_addresses(root: &Path) -> Vec<std::net::IpAddr> {
-    let Ok(pots) = fs::read_dir(root.join("jails")) else { return Vec::new() };
-    let texts = pots.filter_map(|pot| fs::read_to_string(pot.ok()?.path().join("conf/pot.conf")).ok());
+/// The addresses of the pots that pot itself has made, running or not, for it gives them anew at each start. A pot that
+/// the bundle is made of has none but the bundle's.
+fn pots_addresses(settings: &Settings, pot: &Pot, bundle: &Bundle) -> Vec<std::net::IpAddr> {
+    let jails = settings.path.join("jails");
+    let root = bundle.root().and_then(|root| root.strip_prefix(&jails).map(Path::to_path_buf).ok());
+    let datasets = format!("{}/jails/", settings.dataset);
+    let parts = pot.datasets.iter().filter_map(|one| one.dataset.strip_prefix(&datasets).map(PathBuf::from));
+    let first = |path: PathBuf| path.components().next().map(|name| name.as_os_str().to_owned());
+    let own: Vec<_> = root.into_iter().chain(parts).filter_map(first).collect();
+    let Ok(pots) = fs::read_dir(&jails) else { return Vec::new() };
+    let others = pots.filter_map(std::result::Result::ok).filter(|pot| !own.contains(&pot.file_name()));
+    let texts = others.filter_map(|pot| fs::read_to_string(pot.path().join("conf/pot.conf")).ok());
     texts.flat_map(|text| pots::addresses(&text)).collect()
 }
 

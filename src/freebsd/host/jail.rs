@@ -55,10 +55,12 @@ const DYING: Duration = Duration::from_secs(90);
 /// Kills what is in a jail, ends what else holds it, removes it and waits until it is gone: until then its root, its
 /// addresses and its network stack are in use. What was mounted beneath `root` `before` stays.
 pub(super) fn remove(name: &str, root: Option<&Path>, before: &[String]) -> Result<(), Trouble> {
-    if id(name)?.is_some() {
-        signal(name, libc::SIGKILL)?;
+    // A jail that cannot be entered, because its root has gone, is removed all the same.
+    if id(name)?.is_some() && signal(name, libc::SIGKILL).is_ok() {
         wait(|| processes(name))?;
-        drop_connections(name)?;
+        if let Err(trouble) = drop_connections(name) {
+            tracing::debug!("end the connections of jail {name}: {trouble}");
+        }
     }
     let Some(id) = sys::jail_id(name, true)? else { return Ok(()) };
     match sys::jail_remove(id) {

@@ -59,8 +59,8 @@ fn made(dataset: &str, properties: &BTreeMap<String, String>, done: Result<Strin
     })
 }
 
-/// Destroys a dataset if its mark names `id`. It is unmounted by force: the jail is dead, whoever else looks into its
-/// root must not keep it.
+/// Destroys a dataset, with all that lies below it, if its mark names `id`. It is unmounted by force: the jail is dead,
+/// whoever else looks into its root must not keep it.
 pub(super) fn destroy(dataset: &str, id: &ContainerId) -> Result<(), Trouble> {
     match zfs(&words(&["get", "-H", "-o", "value", MARK, dataset])) {
         Err(e) if missing(&e) => return Ok(()),
@@ -68,7 +68,7 @@ pub(super) fn destroy(dataset: &str, id: &ContainerId) -> Result<(), Trouble> {
         Ok(mark) if mark.trim() != id.as_str() => return Ok(()),
         Ok(_) => {}
     }
-    match zfs(&words(&["destroy", "-f", dataset])) {
+    match zfs(&words(&["destroy", "-r", "-f", dataset])) {
         Err(e) if missing(&e) => Ok(()),
         other => Ok(other.map(drop)?),
     }

@@ -197,13 +197,13 @@ pub const CONNECTION: usize = 2 * 128;
 #[must_use]
 pub fn connections(list: &[u8]) -> Vec<Vec<u8>> {
     let one = |one: &[u8; ENDPOINTS]| {
-        let (foreign, local) = (&one[8..24], &one[24..40]);
+        let (foreign, local) = (&one[4..20], &one[20..36]);
         // struct in_addr_4in6: an IPv4 address stands at the end of zeros.
         let v4 = foreign[..12] == [0; 12] && local[..12] == [0; 12];
         let end = |port: &[u8], address: &[u8]| {
             let head: &[u8] = if v4 { &[16, AF_INET] } else { &[28, AF_INET6] };
             let address = if v4 { address[12..].to_vec() } else { [&[0; 4], address].concat() };
-            let zone = if v4 { &[0; 4] } else { &one[40..44] };
+            let zone = if v4 { &[0; 4] } else { &one[36..40] };
             let mut end = [head, port, &address, zone].concat();
             end.resize(CONNECTION / 2, 0);
             end
@@ -214,9 +214,9 @@ pub fn connections(list: &[u8]) -> Vec<Vec<u8>> {
     endpoints(list, true).iter().filter_map(one).collect()
 }
 
-/// struct in_endpoints and the four bytes of struct in_conninfo before it: ports at 0 and 2, addresses at 8 and 24, the
-/// zone of both at 40.
-const ENDPOINTS: usize = 44;
+/// Bytes of struct in_endpoints (netinet/in_pcb.h): ports at 0 and 2, addresses at 4 and 20, the zone of both at 36; of
+/// each, the foreign one first.
+const ENDPOINTS: usize = 40;
 
 fn endpoints(list: &[u8], tcp: bool) -> Vec<[u8; ENDPOINTS]> {
     // offsetof(struct xinpcb, inp_inc.inc_fport); an xtcpcb has it behind its own length.
@@ -317,10 +317,10 @@ mod tests {
         listener[262..264].copy_from_slice(&[0, 80]);
         let mut four = listener.clone();
         four[260..262].copy_from_slice(&[0x1f, 0x90]);
-        four[280..284].copy_from_slice(&[192, 0, 2, 1]);
-        four[296..300].copy_from_slice(&[10, 0, 0, 1]);
+        four[276..280].copy_from_slice(&[192, 0, 2, 1]);
+        four[292..296].copy_from_slice(&[10, 0, 0, 1]);
         let mut six = four.clone();
-        six[268..284].copy_from_slice(&"2001:db8::1".parse::<Ipv6Addr>().unwrap().octets());
+        six[264..280].copy_from_slice(&"2001:db8::1".parse::<Ipv6Addr>().unwrap().octets());
         let all = connections(&[head.clone(), listener, four, six, head].concat());
         assert_eq!(all.len(), 2);
         assert_eq!((all[0].len(), &all[0][..8]), (256, &[16, 2, 0x1f, 0x90, 192, 0, 2, 1][..]));

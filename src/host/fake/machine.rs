@@ -678,7 +678,13 @@ impl Machine {
             return Ok(());
         }
         let below = format!("{name}/");
-        need(!self.datasets.keys().any(|other| other.starts_with(&below)), || format!("{name} has children"))?;
+        let all: Vec<String> =
+            self.datasets.keys().filter(|other| *other == name || other.starts_with(&below)).cloned().collect();
+        all.iter().rev().try_for_each(|one| self.destroy_one(one))
+    }
+
+    fn destroy_one(&mut self, name: &str) -> Answer {
+        let Some(dataset) = self.datasets.get(name) else { return Ok(()) };
         if let Some(place) = mountpoint(dataset).map(Path::to_path_buf) {
             let mounted =
                 self.mounts.iter().any(|one| one.at.starts_with(&place) || one.mount.source.starts_with(&place));

@@ -55,7 +55,7 @@ X
     before=$(cat /opt/pot/jails/old/conf/*)
     works "$potrun" import --bundle "$bundles/old" old
     same "$(cat /opt/pot/jails/old/conf/*)" "$before" "pot's files"
-    has "$("$potrun" plan --bundle "$bundles/old" old)" "rdr pass on ext0 inet proto tcp from any to (ext0) port 18099 -> 10.192.0.9 port 80" "plan"
+    has "$("$potrun" plan "$bundles/old")" "rdr pass on ext0 inet proto tcp from any to (ext0) port 18099 -> 10.192.0.9 port 80" "plan"
     run old
     [ -e /opt/pot/jails/old/m/var/run/mine ] || fail "the pot's own data are gone"
     works zfs destroy $pool/pot/fscomp/olddata
