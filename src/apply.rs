@@ -4,7 +4,7 @@
 
 use std::error::Error as StdError;
 
-use crate::host::Host;
+use crate::host::{Host, Trouble};
 use crate::journal::Journal;
 use crate::op::Op;
 
@@ -46,7 +46,7 @@ pub fn apply(host: &mut dyn Host, journal: &mut Journal, ops: &[Op]) -> Result<(
             }
             journal.note(undo).map_err(|e| failed(Box::new(e)))?;
         }
-        if let Err(cause) = host.run(op) {
+        if let Err(cause) = run(host, journal, op) {
             if noted {
                 // Err means that the machine is as before. Should this line not get written, taking back what is not
                 // there does no harm.
@@ -58,6 +58,15 @@ pub fn apply(host: &mut dyn Host, journal: &mut Journal, ops: &[Op]) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Carries out one op. What is started for it works under the lock of the journal, even when we are gone; but the
+/// bundle's own programs, which may stay for ever, do not.
+fn run(host: &mut dyn Host, journal: &Journal, op: &Op) -> Result<(), Trouble> {
+    journal.share(!matches!(op, Op::Spawn(_) | Op::Resume | Op::Hook(_)))?;
+    let done = host.run(op);
+    journal.share(false)?;
+    done
 }
 
 /// Takes back everything that is pending, the latest first. What fails stays pending and is returned; the rest goes on,
@@ -72,7 +81,7 @@ pub fn take_back(host: &mut dyn Host, journal: &mut Journal) -> Vec<Left> {
             continue;
         }
         tracing::debug!("{op}");
-        match host.run(&op) {
+        match run(host, journal, &op) {
             Ok(()) => {
                 if let Err(e) = journal.strike(n) {
                     tracing::warn!("journal: {e}");

@@ -3,11 +3,17 @@
 //! One line `+N {op}` with the inverse of an op is written before the op is carried out, one line `-N` after it failed
 //! cleanly or was taken back. The file needs no fsync: a killed process loses nothing that it wrote, and after a power
 //! cut the kernel's objects are gone, while what is left on disk carries our mark.
+//!
+//! The file is locked while it is open, and programs and children of ours that change the machine share that lock: one
+//! that outlives its potrun (a `zfs destroy` that is under way when potrun is killed) is waited for before anybody looks
+//! at what is left. Hooks of the bundle and the container's own process do not share it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use crate::op::Op;
 
@@ -30,12 +36,13 @@ pub struct Damaged {
 }
 
 impl Journal {
-    /// The journal at `path`, made if it is not there, with what is pending in it.
+    /// The journal at `path`, made if it is not there, with what is pending in it. Waits for whoever still works on it.
     ///
     /// # Errors
     /// The file cannot be opened or read, or is damaged ([`io::ErrorKind::InvalidData`]).
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+        file.lock()?;
         let mut text = Vec::with_capacity(4 << 10);
         file.read_to_end(&mut text)?;
         // A half line says nothing: half of `-12` must not be read as `-1`, now or by the next potrun.
@@ -84,6 +91,16 @@ impl Journal {
             Err(_) => self.file.set_len(self.whole)?,
         }
         written
+    }
+
+    /// Lets programs that are started from now on share the lock, or not.
+    ///
+    /// # Errors
+    /// fcntl(2)'s.
+    pub(crate) fn share(&self, shared: bool) -> io::Result<()> {
+        let flags = if shared { FdFlag::empty() } else { FdFlag::FD_CLOEXEC };
+        fcntl(&self.file, FcntlArg::F_SETFD(flags))?;
+        Ok(())
     }
 
     /// The number of the latest note.

@@ -5,7 +5,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -14,7 +14,8 @@ use libc::c_int;
 use crate::freebsd::wire::Pair;
 use crate::host::Trouble;
 
-/// Does `work` in a forked child, which has no descriptor but stdio, and returns what it made or why it could not.
+/// Does `work` in a forked child, which has no descriptor but stdio and what programs would be given (the lock of the
+/// journal), and returns what it made or why it could not.
 ///
 /// The child never comes back into potrun. What it holds while it works, its directory and the jail it enters, end
 /// with it.
@@ -23,7 +24,8 @@ pub(super) fn forked(work: impl FnOnce() -> Result<Vec<u8>, Trouble>) -> Result<
     let child = match self::fork()? {
         Some(child) => nix::unistd::Pid::from_raw(child),
         None => {
-            let told = only(theirs.as_raw_fd()).and_then(|mut to| {
+            let mut to = File::from(theirs);
+            let told = close_private(to.as_raw_fd()).and_then(|()| {
                 let (tag, bytes) = match work() {
                     Ok(bytes) => (b'+', bytes),
                     Err(trouble) => (b'-', crate::error::chain(&*trouble).into_bytes()),
@@ -46,17 +48,22 @@ pub(super) fn forked(work: impl FnOnce() -> Result<Vec<u8>, Trouble>) -> Result<
     }
 }
 
-/// Closes every descriptor from 3 on but `keep`, which becomes descriptor 3.
-fn only(keep: i32) -> io::Result<File> {
-    // SAFETY: the descriptors of the parent's values are not used again in this child, which ends without running
-    // their destructors; descriptor 3 is ours alone then.
-    unsafe {
-        if keep != 3 && libc::dup2(keep, 3) == -1 {
-            return Err(io::Error::last_os_error());
+/// Closes what no program would be given, but for `keep`, and every directory, with which no jail can be entered.
+fn close_private(keep: RawFd) -> io::Result<()> {
+    // SAFETY: no arguments.
+    let mut open = unsafe { getdtablecount() };
+    for fd in 0.. {
+        if open == 0 {
+            break;
         }
-        libc::closefrom(4);
-        Ok(File::from_raw_fd(3))
+        // SAFETY: integers only.
+        let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+        open -= c_int::from(flags != -1);
+        if fd > 2 && fd != keep && flags != -1 && (flags & libc::FD_CLOEXEC != 0 || is_directory(fd)) {
+            close_range(fd as u32, fd as u32, 0)?;
+        }
     }
+    Ok(())
 }
 
 /// -1 is the errno, anything else the result.
@@ -352,6 +359,8 @@ pub(super) fn processes() -> io::Result<Vec<Process>> {
 }
 
 unsafe extern "C" {
+    /// How many descriptors this process has (getdtablecount(2)).
+    fn getdtablecount() -> c_int;
     fn bindat(fd: c_int, s: c_int, name: *const libc::sockaddr, len: libc::socklen_t) -> c_int;
     fn connectat(fd: c_int, s: c_int, name: *const libc::sockaddr, len: libc::socklen_t) -> c_int;
 }
