@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use crate::state::{Group, Identity};
@@ -102,7 +103,7 @@ pub fn signal(who: &Identity, signal: i32) -> io::Result<bool> {
     }
 }
 
-/// Kills this very process and waits until it has ended.
+/// Kills this very process and waits until it has ended. One of our own (`run`) is reaped: a zombie holds its jail.
 ///
 /// # Errors
 /// The kernel's words.
@@ -111,7 +112,10 @@ pub fn kill(who: &Identity) -> io::Result<()> {
     if there > 0 && signal(who, libc::SIGKILL)? {
         watch.wait(None)?;
     }
-    Ok(())
+    match waitpid(Pid::from_raw(who.pid), Some(WaitPidFlag::WNOHANG)) {
+        Ok(_) | Err(Errno::ECHILD) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// The jail's name; another system's group is nothing here.
