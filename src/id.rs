@@ -72,8 +72,14 @@ impl ContainerId {
     /// as names must be.
     #[must_use]
     pub fn hash(&self) -> u64 {
-        self.0.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+        hash(&self.0)
     }
+}
+
+/// FNV-1a of a text.
+#[must_use]
+pub fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 impl fmt::Display for ContainerId {

@@ -21,14 +21,12 @@ use sys::Socket;
 const UNITS: std::ops::Range<u32> = 16384..32767;
 
 /// How many of them are tried: two containers' names may lead to the same.
-const TRIES: u32 = 8;
+const TRIES: u64 = 8;
 
 /// The names that an interface may have before its own.
 fn temporary<'a>(kind: &'a str, name: &str) -> impl Iterator<Item = String> + 'a {
-    // FNV-1a: no more than a number that differs from name to name.
-    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    let count = UNITS.end - UNITS.start;
-    (0..TRIES).map(move |n| format!("{kind}{}", UNITS.start + (hash.wrapping_add(n)) % count))
+    let (hash, count) = (crate::id::hash(name), u64::from(UNITS.end - UNITS.start));
+    (0..TRIES).map(move |n| format!("{kind}{}", u64::from(UNITS.start) + hash.wrapping_add(n) % count))
 }
 
 /// Makes an interface and gives it its mark, then its name: in this order, so that what has the name is marked.
