@@ -70,6 +70,12 @@ const TYPES: &[(&str, &[&str])] = &[
     ("linsysfs", &[]),
 ];
 
+/// All option words that a mount may have here: those that do something, those that say nothing.
+pub fn words() -> impl Iterator<Item = &'static str> {
+    let both = WORDS.iter().flat_map(|(on, off)| std::iter::once(*on).chain(off.iter().copied()));
+    both.chain(NOTHING.iter().copied()).chain(["rbind"])
+}
+
 const LINUX: &[&str] =
     &["proc", "sysfs", "cgroup", "cgroup2", "mqueue", "devpts", "overlay", "securityfs", "debugfs", "bpf"];
 

@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 
 use crate::cli::{self, Context};
 use crate::error::{Doing, Result};
-use crate::linux::mount;
+use crate::facts::Os;
+use crate::host::this;
 use crate::state::OCI_VERSION;
+use crate::{freebsd, linux};
 
 /// Arguments of `features`.
 #[derive(Debug, Args)]
@@ -14,21 +16,34 @@ pub struct Features {}
 
 impl cli::Run for Features {
     fn run(&self, _: &Context) -> Result<u8> {
-        let json = serde_json::to_string_pretty(&features()).doing(|| "write JSON")?;
+        let json = serde_json::to_string_pretty(&features(this::OS)).doing(|| "write JSON")?;
         super::print(&format!("{json}\n"))?;
         Ok(0)
     }
 }
 
-fn features() -> Value {
-    let mut options: Vec<&str> = mount::words().collect();
+fn features(os: Option<Os>) -> Value {
+    let linux = os == Some(Os::Linux);
+    let mut options: Vec<&str> =
+        if linux { linux::mount::words().collect() } else { freebsd::mounts::words().collect() };
     options.sort_unstable();
-    json!({
+    let mut all = json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": OCI_VERSION,
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": options,
-        "linux": {
+        "annotations": {"org.bsdpot.pot": "the pot section of config.json as JSON"},
+        // "org.freebsd." with its dot stands for all that begin so (features.md).
+        "potentiallyUnsafeConfigAnnotations": if linux { json!(["org.bsdpot.pot"]) } else { json!(["org.bsdpot.pot", "org.freebsd."]) },
+    });
+    if linux {
+        all["linux"] = of_linux();
+    }
+    all
+}
+
+fn of_linux() -> Value {
+    json!({
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
             "capabilities": CAPABILITIES,
             "cgroup": {"v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
@@ -52,9 +67,6 @@ fn features() -> Value {
             "selinux": {"enabled": false},
             "intelRdt": {"enabled": false},
             "mountExtensions": {"idmap": {"enabled": false}},
-        },
-        "annotations": {"org.bsdpot.pot": "the pot section of config.json as JSON"},
-        "potentiallyUnsafeConfigAnnotations": ["org.bsdpot.pot"],
     })
 }
 

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result};
+use crate::facts::Os;
+use crate::host::this;
 use crate::state::OCI_VERSION;
 
 /// Arguments of `spec`.
@@ -29,6 +31,7 @@ impl cli::Run for Spec {
     fn run(&self, _: &Context) -> Result<u8> {
         let config = match &self.base {
             Some(base) => pot(base),
+            None if this::OS == Some(Os::Freebsd) => jail(),
             None => plain(self.rootless),
         };
         write(&self.bundle, &config)?;
@@ -66,6 +69,24 @@ fn pot(base: &str) -> Value {
         "process": process(),
         "hostname": "pot",
         "pot": {"base": {"release": base}, "network": {"type": "inherit"}},
+    })
+}
+
+/// A jail with the network of the host and what podman mounts in one.
+fn jail() -> Value {
+    let mut process = process();
+    process["args"] = json!(["/bin/sh"]);
+    json!({
+        "ociVersion": OCI_VERSION,
+        "process": process,
+        "root": {"path": "rootfs", "readonly": true},
+        "hostname": "potrun",
+        "mounts": [
+            {"destination": "/dev", "type": "devfs", "source": "devfs", "options": ["ruleset=4"]},
+            {"destination": "/dev/fd", "type": "fdescfs", "source": "fdescfs"},
+            {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=1777"]},
+        ],
+        "freebsd": {"jail": {"ip4": "inherit", "ip6": "inherit"}},
     })
 }
 
