@@ -44,6 +44,9 @@ pub struct Facts {
     pub store: Store,
     /// The base that the bundle names, if it is there.
     pub base: Option<Base>,
+    /// The snapshot that the root which an earlier container of this id left was cloned from (FreeBSD, `persistent`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
     /// The fscomps that the bundle names, as far as they are there: name to directory.
     pub fscomps: BTreeMap<String, PathBuf>,
     /// The datasets that the bundle names, as far as they are there: name to where they are mounted.
@@ -133,8 +136,15 @@ pub struct Network {
     /// Anchors that the host's own ruleset of pf(4) refers to; absent where there is none to ask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anchors: Option<Vec<String>>,
+    /// Whether pf(4) is on.
+    #[serde(default = "default_on")]
+    pub pf: bool,
     /// Addresses of the host's own interfaces.
     pub host_addresses: BTreeMap<String, Vec<IpAddr>>,
+}
+
+fn default_on() -> bool {
+    true
 }
 
 fn default_ledger() -> PathBuf {
@@ -168,6 +178,7 @@ impl Default for Network {
             isolate: false,
             ledger: default_ledger(),
             anchors: None,
+            pf: true,
             host_addresses: BTreeMap::new(),
         }
     }
@@ -210,6 +221,7 @@ impl Facts {
             egid: 0,
             state,
             base,
+            kept: None,
             fscomps: pot.fscomps.iter().map(|f| (f.name.clone(), directory(&f.name))).collect(),
             datasets: pot.datasets.iter().map(|d| (d.dataset.clone(), Path::new("/").join(&d.dataset))).collect(),
             store,

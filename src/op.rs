@@ -36,8 +36,16 @@ pub enum Op {
     CreateDataset { dataset: String, properties: BTreeMap<String, String> },
     /// `zfs clone` below a dataset of the pot's own, with which it goes.
     CloneDataset { snapshot: String, dataset: String, properties: BTreeMap<String, String> },
-    /// Inverse of [`Op::CreateDataset`]: destroys it, with all that lies below it, if its mark names `id`.
-    DestroyDataset { dataset: String, id: ContainerId },
+    /// Inverse of [`Op::CreateDataset`]: destroys it, with all that lies below it, if its mark names `id`, and removes
+    /// the directory that it was mounted on. `keep`: not if the container was created and is deleted.
+    DestroyDataset {
+        dataset: String,
+        id: ContainerId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mountpoint: Option<PathBuf>,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        keep: bool,
+    },
     /// Write a file beneath `root` (never through a link), replacing what has that name.
     WriteFile { root: PathBuf, path: PathBuf, text: String, mode: u32 },
 
@@ -372,7 +380,9 @@ impl Op {
             Self::CreateLayer { path, owner } => Self::RemoveLayer { path: path.clone(), owner: owner.clone() },
             Self::CreateDataset { dataset, properties } => {
                 let id = properties.get(MARK).and_then(|id| ContainerId::new(id).ok())?;
-                Self::DestroyDataset { dataset: dataset.clone(), id }
+                let mountpoint = properties.get("mountpoint").map(PathBuf::from);
+                let keep = properties.contains_key(KEEP);
+                Self::DestroyDataset { dataset: dataset.clone(), id, mountpoint, keep }
             }
             Self::HostMount { root, mount, before } => {
                 Self::HostUnmount { root: root.clone(), mount: mount.clone(), before: before.clone() }
@@ -476,6 +486,9 @@ impl Op {
 /// The ZFS user property that says whose a dataset is.
 pub const MARK: &str = "potrun:id";
 
+/// The ZFS user property of a dataset that outlives its container.
+pub const KEEP: &str = "potrun:persistent";
+
 /// `jail:web1` of `jail:web1:memoryuse:deny=1073741824`.
 fn rctl_filter(rule: &str) -> String {
     rule.splitn(3, ':').take(2).collect::<Vec<_>>().join(":")
@@ -548,7 +561,7 @@ impl Op {
             Self::CloneDataset { snapshot, dataset, properties } => {
                 write!(f, "clone dataset {snapshot} to {dataset}{}", Properties(properties))
             }
-            Self::DestroyDataset { dataset, id } => write!(f, "destroy dataset {dataset} of {id}"),
+            Self::DestroyDataset { dataset, id, .. } => write!(f, "destroy dataset {dataset} of {id}"),
             Self::WriteFile { root, path, text, mode } => {
                 write!(f, "write {} below {}, mode {mode:04o}: {}", show(path), show(root), one_line(text))
             }

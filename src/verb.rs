@@ -72,7 +72,8 @@ fn status(entry: &Entry, record: Option<&Record>) -> Result<Status> {
 }
 
 /// Takes back everything of a container that is noted as being unmade, and removes its entry. The caller holds its lock.
-fn unmake(host: &mut This, entry: &Entry) -> Result<()> {
+/// `made`: it was created, and what its bundle keeps stays.
+fn unmake(host: &mut This, entry: &Entry, made: bool) -> Result<()> {
     if let Some(Record { process, .. }) = entry.unfinished() {
         this::process::kill(&process)
             .map_err(|e| Error::operator(format!("kill process {}", process.pid)).because(e))?;
@@ -87,6 +88,11 @@ fn unmake(host: &mut This, entry: &Entry) -> Result<()> {
         };
         for op in ops {
             journal.note(op).map_err(|e| Error::operator("write the journal").because(e))?;
+        }
+    }
+    for (n, op) in journal.pending() {
+        if made && matches!(op, Op::DestroyDataset { keep: true, .. }) {
+            journal.strike(n).map_err(|e| Error::operator("write the journal").because(e))?;
         }
     }
     let ledger = journal.pending().into_iter().find_map(|(_, op)| match op {

@@ -94,7 +94,7 @@ impl Host for FreebsdHost {
         match op {
             Op::CreateDataset { dataset, properties } => zfs::create(dataset, properties),
             Op::CloneDataset { snapshot, dataset, properties } => zfs::clone(snapshot, dataset, properties),
-            Op::DestroyDataset { dataset, id } => zfs::destroy(dataset, id),
+            Op::DestroyDataset { dataset, id, mountpoint, .. } => zfs::destroy(dataset, id, mountpoint.as_deref()),
             Op::WriteFile { root, path, text, mode } => mount::write(root, path, text, *mode),
             Op::HostTarget { root, mount } => mount::target(root, mount),
             Op::HostMount { root, mount, .. } => mount::mount(root, mount),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::state::OCI_VERSION;
 
-use super::pots::members;
+use super::pots::{self, Export, members};
 use super::settings::Settings;
 
 /// The files of a pot: `<POT_FS_ROOT>/jails/POT/conf`.
@@ -216,8 +216,16 @@ impl Import<'_> {
         }
         let mut all = vec![("network".into(), network)];
         let mut ports = Vec::new();
-        for one in self.conf.all("pot.export.ports").flat_map(str::split_whitespace) {
-            ports.push(port(one).ok_or_else(|| format!("pot.export.ports: {one} is not a port"))?);
+        for text in pots::exports(&self.conf.0) {
+            let one = Export::parse(text).ok_or_else(|| format!("pot.export.ports: {text} is not a port"))?;
+            let mut port = json!({"port": one.port});
+            if one.protocol != "tcp" {
+                port["protocol"] = one.protocol.into();
+            }
+            if let Some(host) = one.host {
+                port["hostPort"] = host.into();
+            }
+            ports.push(port);
         }
         match (ports.is_empty(), kind.ends_with("-bridge")) {
             (true, _) => {}
@@ -348,23 +356,6 @@ impl Import<'_> {
     }
 }
 
-/// `[tcp:|udp:]port[:hostport]`.
-fn port(text: &str) -> Option<Value> {
-    let (protocol, rest) = match text.split_once(':') {
-        Some((word @ ("tcp" | "udp"), rest)) => (word, rest),
-        _ => ("tcp", text),
-    };
-    let mut numbers = rest.split(':').map(str::parse::<u16>);
-    let mut one = json!({"port": numbers.next()?.ok()?});
-    if protocol != "tcp" {
-        one["protocol"] = protocol.into();
-    }
-    if let Some(host) = numbers.next() {
-        one["hostPort"] = host.ok()?.into();
-    }
-    numbers.next().is_none().then_some(one)
-}
-
 /// `512M`, as pot has it: rctl(8) takes `b` for bytes, too.
 fn bytes(size: &str) -> Value {
     let size = size.to_ascii_lowercase();
@@ -492,14 +483,6 @@ pot.depend=db
     fn what_pot_would_not_start_is_refused() {
         for bad in ["", "network_type=public-bridge\npot.export.ports=http\n", "network_type=inherit\nip4=10.0.0.1\n"] {
             assert!(bundle(&pot(bad, "", &[]), &Settings::default()).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn ports_are_pots_own_spelling() {
-        assert_eq!(port("udp:53:5353"), Some(json!({"port": 53, "protocol": "udp", "hostPort": 5353})));
-        for bad in ["", "tcp:", "80:81:82", "sctp:80", "70000"] {
-            assert_eq!(port(bad), None, "{bad}");
         }
     }
 }

@@ -191,6 +191,10 @@ fn bridged(draft: &mut Draft<'_>, jail: &str, pot: &Pot) -> Vec<Op> {
 /// Refuses a pot whose rules would never be looked at: pf(4) goes only into anchors that its ruleset refers to. The
 /// host's ruleset is the host's: potrun says which two lines it lacks.
 fn referred(draft: &mut Draft<'_>, forwards: &[Forward]) {
+    if !draft.facts.network.pf {
+        draft.refuse("/pot/network/type", "pf(4) is not enabled, and nothing leaves the bridge: service pf start");
+        return;
+    }
     let Some(anchors) = draft.facts.network.anchors.clone() else { return };
     let has = |anchor: &str| anchors.iter().any(|one| one == anchor);
     let nat = has(pf::NAT);

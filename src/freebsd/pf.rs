@@ -59,6 +59,19 @@ pub fn references(printed: &str) -> Vec<String> {
     printed.lines().filter_map(one).collect()
 }
 
+/// Whether pf(4) is on, in what `pfctl -s info` prints.
+#[must_use]
+pub fn is_enabled(printed: &str) -> bool {
+    printed.lines().any(|line| line.starts_with("Status: Enabled"))
+}
+
+/// The ports of the host in redirections, as `pfctl -P -s nat` prints them.
+#[must_use]
+pub fn ports(printed: &str) -> Vec<u16> {
+    let one = |line: &str| line.split(" ->").next()?.rsplit_once(" port = ")?.1.trim().parse().ok();
+    printed.lines().filter(|line| line.starts_with("rdr ")).filter_map(one).collect()
+}
+
 /// The ids, as `pfctl -k id` takes them, of the states that are about one of `addresses`, in what `pfctl -vv -s states`
 /// prints: a line of the ends, and indented ones that tell more.
 #[must_use]

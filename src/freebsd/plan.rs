@@ -128,8 +128,8 @@ fn refuse(draft: &mut Draft<'_>) {
     if let Some(asked) = asked {
         check(draft, &asked, "/process");
     }
-    if draft.bundle.pot.as_ref().is_some_and(|pot| pot.persistent) {
-        draft.not_yet("/pot/persistent");
+    if draft.bundle.pot.as_ref().is_some_and(|pot| pot.persistent && pot.base.is_none()) {
+        draft.note("/pot/persistent: without a base the root is the bundle's own, which stays as it is");
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::bundle::pot::Pot;
 use crate::facts::Store;
 use crate::id::ContainerId;
-use crate::op::{MARK, Mount, Op};
+use crate::op::{KEEP, MARK, Mount, Op};
 use crate::plan::Draft;
 
 use super::limits;
@@ -19,7 +19,7 @@ const MAX_DATASET: usize = 255;
 pub fn storage(draft: &mut Draft<'_>, pot: Option<&Pot>) -> (Vec<Op>, PathBuf) {
     let quota = pot.and_then(|pot| limits::quota(draft, &pot.limits));
     if pot.is_some_and(|pot| pot.base.is_some()) {
-        return clone(draft, quota);
+        return clone(draft, quota, pot.is_some_and(|pot| pot.persistent));
     }
     let Some(path) = draft.bundle.root() else {
         draft.refuse("/root/path", "is required where no base is named in /pot/base");
@@ -32,7 +32,9 @@ pub fn storage(draft: &mut Draft<'_>, pot: Option<&Pot>) -> (Vec<Op>, PathBuf) {
 /// snapshot keeps the base from being destroyed (zfs-destroy(8)), so nothing else has to. Both are mounted as they are
 /// made (`canmount` is on where nobody says otherwise), at mountpoints that are said and not inherited, so that they
 /// are where the plan says.
-fn clone(draft: &mut Draft<'_>, quota: Option<(String, String)>) -> (Vec<Op>, PathBuf) {
+///
+/// A persistent pot takes up what an earlier container of its id left.
+fn clone(draft: &mut Draft<'_>, quota: Option<(String, String)>, persistent: bool) -> (Vec<Op>, PathBuf) {
     let Store::Zfs { dataset, path } = draft.facts.store.clone() else {
         draft.refuse("/pot/base", "needs a ZFS store on freebsd");
         return (Vec::new(), PathBuf::new());
@@ -50,6 +52,19 @@ fn clone(draft: &mut Draft<'_>, quota: Option<(String, String)>) -> (Vec<Op>, Pa
     if root.len() > MAX_DATASET {
         draft.refuse("", format!("the container id is too long: the dataset {root} has more than {MAX_DATASET} bytes"));
     }
+    if let Some(origin) = draft.facts.kept.clone() {
+        let of = |snapshot: &str| snapshot.split('@').next().map(String::from);
+        if of(&origin) == of(&snapshot) {
+            draft.note(format!("root: {root} is taken up as an earlier {} left it", draft.id));
+        } else {
+            let id = draft.id;
+            let what =
+                format!("{root} is kept, a clone of {origin}: first potrun delete --data {id}, or name its base");
+            draft.refuse("/pot/base/release", what);
+        }
+        return (Vec::new(), rootfs);
+    }
+    let keep = persistent.then(|| (KEEP.to_string(), "on".to_string()));
     let properties = |mountpoint: &Path| {
         BTreeMap::from([
             (MARK.to_string(), draft.id.to_string()),
@@ -59,7 +74,7 @@ fn clone(draft: &mut Draft<'_>, quota: Option<(String, String)>) -> (Vec<Op>, Pa
     let mut of_root = properties(&rootfs);
     of_root.extend(quota);
     let ops = vec![
-        Op::CreateDataset { properties: properties(&path), dataset },
+        Op::CreateDataset { properties: properties(&path).into_iter().chain(keep).collect(), dataset },
         Op::CloneDataset { snapshot, dataset: root, properties: of_root },
     ];
     (ops, rootfs)

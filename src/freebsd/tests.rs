@@ -428,7 +428,7 @@ fn what_freebsd_does_not_have_is_refused_at_its_place() {
         "process": {"user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["x"], "apparmorProfile": "p",
             "rlimits": [{"type": "RLIMIT_NICE", "soft": 1, "hard": 1}]},
         "freebsd": {"devices": [{"path": "../x"}], "jail": {"allow": {"mount": ["No/fs"]}}},
-        "pot": {"persistent": true, "limits": {"disk": "1g"}},
+        "pot": {"limits": {"disk": "1g"}},
     }));
     let places: Vec<&str> = all.iter().filter_map(|text| text.split(": ").next()).collect();
     let expected = [
@@ -436,7 +436,6 @@ fn what_freebsd_does_not_have_is_refused_at_its_place() {
         "/freebsd/devices/0/path",
         "/freebsd/jail/allow/mount/0",
         "/pot/limits/disk",
-        "/pot/persistent",
         "/process/apparmorProfile",
         "/process/rlimits/0/type",
         "/windows",
@@ -469,4 +468,20 @@ fn a_dataset_is_shown_from_where_it_is_mounted() {
     assert_eq!(mounts(&planned(pot.clone()))[1], "mount nullfs /tank/d on /d (ro)");
     let gone = try_plan("web1", pot, |facts| facts.datasets.clear()).unwrap_err();
     assert_eq!(gone, ["/pot/datasets/0/dataset: dataset tank/d does not exist or is not mounted"]);
+}
+
+#[test]
+fn what_is_persistent_is_taken_up_by_the_next_container() {
+    let pot = || json!({"pot": {"base": {"release": "14.3-RELEASE"}, "persistent": true}});
+    let first = planned(pot());
+    let back: Vec<Op> = first.ops.iter().filter_map(Op::undo).collect();
+    let of_root: Vec<&Op> = back.iter().filter(|op| op.to_string().contains("dataset")).collect();
+    assert!(matches!(of_root[..], [Op::DestroyDataset { keep: true, .. }]), "{of_root:?}");
+    let kept = |origin: &str| try_plan("web1", pot(), |facts| facts.kept = Some(origin.into()));
+    let second = kept("zroot/pot/bases/14.3-RELEASE@1700000000").unwrap();
+    assert_eq!(second.rootfs, first.rootfs);
+    assert!(!second.ops.iter().any(|op| op.to_string().contains("dataset")), "{second}");
+    assert!(second.notes.iter().any(|note| note.contains("is taken up")), "{:?}", second.notes);
+    let other = kept("zroot/pot/bases/13.2-RELEASE@potrun").unwrap_err();
+    assert!(other.len() == 1 && other[0].starts_with("/pot/base/release: "), "{other:?}");
 }

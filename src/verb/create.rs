@@ -85,7 +85,7 @@ impl Create {
         // From looking at a network that pots share to having a place in it, nobody else changes it.
         let bridged = bundle.pot.as_ref().is_some_and(plan::network::bridged);
         let _networks = if bridged { Some(super::networks(&this::facts::ledger())?) } else { None };
-        let facts = this::facts::gather(bundle, &context.root, &context.store)?;
+        let facts = this::facts::gather(bundle, &id, &context.root, &context.store)?;
         if bundle.spec.process().is_none() {
             return Err(Error::new(Who::Author, "config.json refused: /process: is required to create a container"));
         }

@@ -15,6 +15,9 @@ pub struct Delete {
     /// Kill the container first if it is running; no container is no error
     #[arg(short, long)]
     force: bool,
+    /// Destroy as well what a persistent pot leaves, of this container or of an earlier one of its id
+    #[arg(long)]
+    data: bool,
     /// The container
     pub id: String,
 }
@@ -28,6 +31,9 @@ impl cli::Run for Delete {
         let store = Store::at(&context.root);
         let id = super::id(&self.id)?;
         let entry = match store.find(&id) {
+            Err(_) if !context.root.join(id.as_str()).exists() && self.data && this::facts::forget(&id)? => {
+                return Ok(0);
+            }
             Err(_) if self.force && !context.root.join(id.as_str()).exists() => return Ok(0),
             other => other?,
         };
@@ -50,9 +56,14 @@ impl cli::Run for Delete {
         if matches!(status, Status::Running | Status::Paused) && !self.force {
             return Err(Error::caller(format!("cannot delete container {id} that is not stopped: {status}")));
         }
-        let result = delete(&entry, record.as_ref());
+        let result = delete(&entry, record.as_ref()).and_then(|()| {
+            if self.data {
+                this::facts::forget(&id)?;
+            }
+            Ok(0)
+        });
         drop(lock);
-        result.map(|()| 0)
+        result
     }
 }
 
@@ -63,7 +74,7 @@ pub(super) fn delete(entry: &Entry, record: Option<&Record>) -> Result<()> {
     if let Some(record) = record {
         this::process::kill(&record.process).doing(|| format!("kill process {}", record.process.pid))?;
     }
-    super::unmake(&mut This::new(), entry)?;
+    super::unmake(&mut This::new(), entry, record.is_some())?;
     let Some(record) = record else { return Ok(()) };
     for hook in record.hooks.iter().filter(|hook| hook.moment == Moment::Poststop) {
         let state = crate::state::State::of(record, Status::Stopped);

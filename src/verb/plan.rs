@@ -10,6 +10,7 @@ use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result};
 use crate::facts::{Facts, Os};
 use crate::host::this;
+use crate::id::ContainerId;
 use crate::plan;
 
 /// Arguments of `plan`.
@@ -39,7 +40,7 @@ impl cli::Run for Plan {
     fn run(&self, context: &Context) -> Result<u8> {
         let id = super::id(&self.id)?;
         let bundle = Bundle::read(&self.bundle).map_err(super::refused)?;
-        let facts = self.facts(context, &bundle)?;
+        let facts = self.facts(context, &bundle, &id)?;
         let text = if self.show_facts {
             serde_json::to_string_pretty(&facts).map(|json| json + "\n").doing(|| "write JSON")?
         } else {
@@ -55,7 +56,7 @@ impl cli::Run for Plan {
 impl Plan {
     /// The facts that were given, those of this machine, or for another operating system those of a machine that has
     /// everything.
-    fn facts(&self, context: &Context, bundle: &Bundle) -> Result<Facts> {
+    fn facts(&self, context: &Context, bundle: &Bundle, id: &ContainerId) -> Result<Facts> {
         if let Some(path) = &self.facts {
             let json = fs::read(path).doing(|| format!("read {}", path.display()))?;
             let facts: Facts = serde_json::from_slice(&json).doing(|| format!("read {}", path.display()))?;
@@ -66,7 +67,7 @@ impl Plan {
         }
         match self.os {
             Some(os) if Some(os) != this::OS => Ok(Facts::assumed(os, bundle)),
-            _ => this::facts::gather(bundle, &context.root, &context.store),
+            _ => this::facts::gather(bundle, id, &context.root, &context.store),
         }
     }
 }

@@ -10,23 +10,31 @@ use crate::bundle::Bundle;
 use crate::bundle::pot::{Dns, NetworkKind, Pot};
 use crate::error::{Doing, Error, Result};
 use crate::facts::{Facts, Network, Os, Store};
-use crate::freebsd::pots;
+use crate::freebsd::pf::rdr_anchor;
+use crate::freebsd::pots::{self, Export};
 use crate::freebsd::settings::Settings;
 use crate::host::Trouble;
+use crate::id::ContainerId;
 use crate::lease;
 
-use super::{mount, network, pf, zfs};
+use super::{jail, mount, network, pf, zfs};
 
 /// Looks at what `bundle` needs. Changes nothing.
 ///
 /// # Errors
 /// Something that must be readable is not.
-pub fn gather(bundle: &Bundle, state: &Path, _: &Path) -> Result<Facts> {
+pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, _: &Path) -> Result<Facts> {
     let settings = Settings::installed();
     let pot = bundle.pot.as_ref();
     let base = match pot.and_then(|pot| pot.base.as_ref()) {
         Some(base) => zfs::base(&settings.dataset, &base.release).map_err(looking(&base.release))?,
         None => None,
+    };
+    let kept = match pot {
+        Some(pot) if pot.persistent && pot.base.is_some() => {
+            zfs::kept(&settings.dataset, id).map_err(looking("what it left"))?
+        }
+        _ => None,
     };
     let mut fscomps = BTreeMap::new();
     for fscomp in pot.iter().flat_map(|pot| &pot.fscomps) {
@@ -55,6 +63,7 @@ pub fn gather(bundle: &Bundle, state: &Path, _: &Path) -> Result<Facts> {
         state: state.into(),
         store: Store::Zfs { dataset: settings.dataset, path: settings.path },
         base,
+        kept,
         fscomps,
         datasets,
         mounts,
@@ -62,6 +71,16 @@ pub fn gather(bundle: &Bundle, state: &Path, _: &Path) -> Result<Facts> {
         resolv_conf: if wants_dns { fs::read_to_string("/etc/resolv.conf").ok() } else { None },
         network,
     })
+}
+
+/// Destroys what outlived the container `id`. Whether there was something.
+///
+/// # Errors
+/// zfs(8)'s words.
+pub fn forget(id: &ContainerId) -> Result<bool> {
+    let settings = Settings::installed();
+    zfs::forget(&settings.dataset, &settings.path, id)
+        .map_err(|e| Error::operator(format!("destroy what {id} left")).because_of(&*e))
 }
 
 fn looking(at: &str) -> impl FnOnce(Trouble) -> Error {
@@ -76,10 +95,20 @@ fn network(settings: &Settings, pot: &Pot, bundle: &Bundle) -> std::result::Resu
     let leases = lease::read(&ledger())?;
     let mut taken: Vec<_> = host_addresses.values().flatten().copied().chain(settings.dns).collect();
     taken.extend(leases.iter().flat_map(|lease| lease.addresses.iter().copied()));
-    taken.extend(pots_addresses(settings, pot, bundle));
+    let pf = !bridged || pf::enabled()?;
+    let others = pots_of_pot(settings, pot, bundle);
+    taken.extend(others.iter().flat_map(|(_, text)| pots::addresses(text)));
     taken.sort_unstable();
     taken.dedup();
     let mut taken_ports = if bridged { network::facts::ports()? } else { Vec::new() };
+    for (name, text) in others.iter().filter(|_| bridged) {
+        let exports: Vec<Export> = pots::exports(&pots::members(text)).filter_map(Export::parse).collect();
+        taken_ports.extend(exports.iter().filter_map(|one| one.host));
+        // Those that pot gives at start stand nowhere else.
+        if pf && exports.iter().any(|one| one.host.is_none()) && jail::id(name)?.is_some() {
+            taken_ports.extend(pf::ports(&rdr_anchor(name))?);
+        }
+    }
     taken_ports.extend(leases.iter().flat_map(|lease| lease.ports.iter().copied()));
     taken_ports.sort_unstable();
     taken_ports.dedup();
@@ -99,15 +128,16 @@ fn network(settings: &Settings, pot: &Pot, bundle: &Bundle) -> std::result::Resu
         taken_ports,
         isolate: settings.isolate,
         ledger: ledger(),
-        anchors: if bridged { Some(pf::anchors()?) } else { None },
+        pf,
+        anchors: if bridged && pf { Some(pf::anchors()?) } else { None },
         host_addresses,
         ..Network::default()
     })
 }
 
-/// The addresses of the pots that pot itself has made, running or not, for it gives them anew at each start. A pot that
-/// the bundle is made of has none but the bundle's.
-fn pots_addresses(settings: &Settings, pot: &Pot, bundle: &Bundle) -> Vec<std::net::IpAddr> {
+/// The pots that pot itself has made, running or not, with what they say: their addresses and ports are theirs, for it
+/// gives them anew at each start. A pot that the bundle is made of has none but the bundle's.
+fn pots_of_pot(settings: &Settings, pot: &Pot, bundle: &Bundle) -> Vec<(String, String)> {
     let jails = settings.path.join("jails");
     let root = bundle.root().and_then(|root| root.strip_prefix(&jails).map(Path::to_path_buf).ok());
     let datasets = format!("{}/jails/", settings.dataset);
@@ -116,8 +146,10 @@ fn pots_addresses(settings: &Settings, pot: &Pot, bundle: &Bundle) -> Vec<std::n
     let own: Vec<_> = root.into_iter().chain(parts).filter_map(first).collect();
     let Ok(pots) = fs::read_dir(&jails) else { return Vec::new() };
     let others = pots.filter_map(std::result::Result::ok).filter(|pot| !own.contains(&pot.file_name()));
-    let texts = others.filter_map(|pot| fs::read_to_string(pot.path().join("conf/pot.conf")).ok());
-    texts.flat_map(|text| pots::addresses(&text)).collect()
+    let read = |pot: fs::DirEntry| {
+        Some((pot.file_name().into_string().ok()?, fs::read_to_string(pot.path().join("conf/pot.conf")).ok()?))
+    };
+    others.filter_map(read).collect()
 }
 
 /// The bases of pot's store.

@@ -18,12 +18,19 @@ fn pfctl(args: &[&str], input: &str) -> Result<String, ToolError> {
     tool::run(&tool).map(|output| String::from_utf8_lossy(&output).into_owned())
 }
 
+/// Whether pf(4) is on.
+pub(super) fn enabled() -> Result<bool, Trouble> {
+    Ok(Path::new("/dev/pf").exists() && pf::is_enabled(&pfctl(&["-q", "-s", "info"], "")?))
+}
+
 /// The anchors that the host's own ruleset refers to: rules in others are never looked at.
 pub(super) fn anchors() -> Result<Vec<String>, Trouble> {
-    if !Path::new("/dev/pf").exists() {
-        return Ok(Vec::new());
-    }
     Ok(pf::references(&pfctl(&["-q", "-s", "nat"], "")?))
+}
+
+/// The ports that the redirections of an anchor take.
+pub(super) fn ports(anchor: &str) -> Result<Vec<u16>, Trouble> {
+    Ok(pf::ports(&pfctl(&["-q", "-P", "-a", anchor, "-s", "nat"], "")?))
 }
 
 /// Loads rules into an anchor, replacing what it held.

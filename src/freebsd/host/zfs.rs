@@ -1,13 +1,15 @@
 //! Datasets, by zfs(8): what /dev/zfs is asked with changes from release to release.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::facts::Base;
+use crate::freebsd::root::component;
 use crate::host::Trouble;
 use crate::host::tool::{self, Output, Tool, ToolError};
 use crate::id::ContainerId;
-use crate::op::MARK;
+use crate::op::{KEEP, MARK};
 
 const ZFS: &str = "/sbin/zfs";
 
@@ -51,7 +53,7 @@ fn made(dataset: &str, properties: &BTreeMap<String, String>, done: Result<Strin
     done.map(drop).map_err(|error| {
         if let Some(id) = properties.get(MARK).and_then(|id| ContainerId::new(id).ok())
             && !error.to_string().contains("dataset already exists")
-            && let Err(e) = destroy(dataset, &id)
+            && let Err(e) = destroy(dataset, &id, properties.get("mountpoint").map(Path::new))
         {
             return format!("{error}; {dataset} is left: {e}").into();
         }
@@ -59,19 +61,56 @@ fn made(dataset: &str, properties: &BTreeMap<String, String>, done: Result<Strin
     })
 }
 
-/// Destroys a dataset, with all that lies below it, if its mark names `id`. It is unmounted by force: the jail is dead,
-/// whoever else looks into its root must not keep it.
-pub(super) fn destroy(dataset: &str, id: &ContainerId) -> Result<(), Trouble> {
+/// Destroys a dataset, with all that lies below it, if its mark names `id`, and removes the directory that it was mounted
+/// on, which zfs(8) leaves where the mountpoint is not inherited. It is unmounted by force: the jail is dead, whoever
+/// else looks into its root must not keep it.
+pub(super) fn destroy(dataset: &str, id: &ContainerId, mountpoint: Option<&Path>) -> Result<(), Trouble> {
     match zfs(&words(&["get", "-H", "-o", "value", MARK, dataset])) {
-        Err(e) if missing(&e) => return Ok(()),
+        Err(e) if missing(&e) => {}
         Err(e) => return Err(e.into()),
         Ok(mark) if mark.trim() != id.as_str() => return Ok(()),
-        Ok(_) => {}
+        Ok(_) => match zfs(&words(&["destroy", "-r", "-f", dataset])) {
+            Err(e) if missing(&e) => {}
+            other => drop(other?),
+        },
     }
-    match zfs(&words(&["destroy", "-r", "-f", dataset])) {
-        Err(e) if missing(&e) => Ok(()),
-        other => Ok(other.map(drop)?),
+    match mountpoint.map(std::fs::remove_dir) {
+        Some(Err(e)) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => Err(e.into()),
+        _ => Ok(()),
     }
+}
+
+/// Whether a dataset is one that a container of this id left.
+fn is_kept(dataset: &str, id: &ContainerId) -> Result<bool, Trouble> {
+    match zfs(&words(&["get", "-H", "-o", "value", &format!("{MARK},{KEEP}"), dataset])) {
+        Err(e) if missing(&e) => Ok(false),
+        other => Ok(other?.lines().eq([id.as_str(), "on"])),
+    }
+}
+
+/// The snapshot that the root of a persistent pot was cloned from, if an earlier container of this id left one.
+pub(super) fn kept(store: &str, id: &ContainerId) -> Result<Option<String>, Trouble> {
+    let dataset = format!("{store}/jails/{}", component(id));
+    if !is_kept(&dataset, id)? {
+        return Ok(None);
+    }
+    let root = format!("{dataset}/m");
+    let found = zfs(&words(&["get", "-H", "-o", "value", "mounted,origin", &root]))?;
+    match found.trim_end().split_once('\n') {
+        Some(("yes", origin)) => Ok(Some(origin.into())),
+        _ => Err(format!("{root} is kept for {id} and is not mounted: zfs mount {root}").into()),
+    }
+}
+
+/// Destroys what a persistent pot left. Whether there was something.
+pub(super) fn forget(store: &str, path: &Path, id: &ContainerId) -> Result<bool, Trouble> {
+    let own = component(id);
+    let dataset = format!("{store}/jails/{own}");
+    let there = is_kept(&dataset, id)?;
+    if there {
+        destroy(&dataset, id, Some(&path.join("jails").join(own)))?;
+    }
+    Ok(there)
 }
 
 /// What is known of a base: the dataset `bases/NAME` of the store, with the snapshot that potrun made, or pot's latest.

@@ -420,7 +420,7 @@ impl Machine {
                 need(self.snapshots.contains(snapshot), || format!("there is no snapshot {snapshot}"))?;
                 self.create_dataset(dataset, properties, Some(snapshot.clone()))
             }
-            Op::DestroyDataset { dataset, id } => self.destroy_dataset(dataset, id.as_str()),
+            Op::DestroyDataset { dataset, id, .. } => self.destroy_dataset(dataset, id.as_str()),
             Op::WriteFile { root, path, text, .. } => {
                 need(self.exists(root), || format!("there is no directory {}", root.display()))?;
                 let path = path.strip_prefix("/").unwrap_or(path);

@@ -11,12 +11,13 @@ use crate::bundle::Bundle;
 use crate::bundle::pot::{Dns, NetworkKind};
 use crate::error::{Doing, Result};
 use crate::facts::{Base, Cgroup, Facts, Network, Os, Store};
+use crate::id::ContainerId;
 
 /// Looks at what `bundle` needs. Changes nothing.
 ///
 /// # Errors
 /// Something that must be readable is not.
-pub fn gather(bundle: &Bundle, state: &Path, store: &Path) -> Result<Facts> {
+pub fn gather(bundle: &Bundle, _: &ContainerId, state: &Path, store: &Path) -> Result<Facts> {
     let pot = bundle.pot.as_ref();
     let base = match pot.and_then(|pot| pot.base.as_ref()) {
         Some(base) => read_base(store, &base.release)?,
@@ -41,6 +42,7 @@ pub fn gather(bundle: &Bundle, state: &Path, store: &Path) -> Result<Facts> {
         state: state.into(),
         store: Store::Overlay { path: store.into() },
         base,
+        kept: None,
         fscomps,
         datasets: BTreeMap::new(),
         mounts: Vec::new(),
@@ -109,6 +111,14 @@ fn outer_interface() -> Option<String> {
 #[must_use]
 pub fn ledger() -> PathBuf {
     "/run/potrun.leases".into()
+}
+
+/// Nothing outlives its container here.
+///
+/// # Errors
+/// None.
+pub fn forget(_: &ContainerId) -> Result<bool> {
+    Ok(false)
 }
 
 /// Where containers are noted unless `--root` says it.
