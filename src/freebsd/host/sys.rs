@@ -48,10 +48,13 @@ pub(super) fn forked(work: impl FnOnce() -> Result<Vec<u8>, Trouble>) -> Result<
     }
 }
 
+/// How many descriptors this process has open (sys/sysctl.h).
+const KERN_PROC_NFDS: c_int = 43;
+
 /// Closes what no program would be given, but for `keep`, and every directory, with which no jail can be entered.
 fn close_private(keep: RawFd) -> io::Result<()> {
-    // SAFETY: no arguments.
-    let mut open = unsafe { getdtablecount() };
+    let open = sysctl(&[libc::CTL_KERN, libc::KERN_PROC, KERN_PROC_NFDS, 0])?;
+    let mut open = open.try_into().map(c_int::from_ne_bytes).map_err(|_| io::Error::other("it is no number"))?;
     for fd in 0.. {
         if open == 0 {
             break;
@@ -359,8 +362,6 @@ pub(super) fn processes() -> io::Result<Vec<Process>> {
 }
 
 unsafe extern "C" {
-    /// How many descriptors this process has (getdtablecount(2)).
-    fn getdtablecount() -> c_int;
     fn bindat(fd: c_int, s: c_int, name: *const libc::sockaddr, len: libc::socklen_t) -> c_int;
     fn connectat(fd: c_int, s: c_int, name: *const libc::sockaddr, len: libc::socklen_t) -> c_int;
 }

@@ -187,3 +187,30 @@ case_a_link_that_moves_during_create_is_not_followed() {
     chflags -R noschg "$bundles/a" 2>/dev/null
     true # what the mover moved meanwhile is not found
 }
+
+case_a_persistent_root_outlives_its_container() {
+    pot a 'cat /var/tmp/kept 2>/dev/null; echo once >/var/tmp/kept' '"persistent": true'
+    ran a
+    same "$out" "" "the first life"
+    same "$(zfs get -H -o value potrun:persistent $pool/pot/jails/a)" on "the dataset's mark"
+    ran a
+    same "$out" once "the second life"
+    # Another base, another root: it is not destroyed for that.
+    pot a true '"persistent": true'
+    sed -i '' "s|\"release\": \"$release\"|\"release\": \"other\"|" "$bundles/a/config.json"
+    works zfs create $pool/pot/bases/other
+    works zfs snapshot $pool/pot/bases/other@potrun
+    refused "delete --data a" "$potrun" run --bundle "$bundles/a" a
+    works zfs destroy -r $pool/pot/bases/other
+    works "$potrun" delete --data a
+    refused "does not exist" "$potrun" delete --data a
+    # A create that fails leaves nothing.
+    pot b true '"persistent": true' '"hooks": {"createRuntime": [{"path": "/usr/bin/false"}]}'
+    refused createRuntime "$potrun" create --bundle "$bundles/b" b
+}
+
+case_nothing_is_left_in_the_directory_of_pots() {
+    pot a true
+    ran a
+    same "$(ls /opt/pot/jails)" "" "directories of pots"
+}

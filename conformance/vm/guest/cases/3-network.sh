@@ -211,3 +211,11 @@ case_an_interface_is_lent_and_comes_back() {
     has "$out" "$pair" "interfaces inside: $code"
     has "$after" "$pair" "interfaces of the host after it"
 }
+
+case_pf_that_is_off_is_told() {
+    pot a true '"network": {"type": "public-bridge"}'
+    pfctl -q -d
+    "$potrun" run --bundle "$bundles/a" a >"$work/out" 2>&1 && said=ran || said=$(cat "$work/out")
+    pfctl -q -e
+    has "$said" "not enabled" "error"
+}

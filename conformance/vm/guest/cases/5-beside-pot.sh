@@ -75,3 +75,20 @@ case_create_takes_no_longer_with_a_large_base() {
     own=$(zfs get -Hp -o value used $pool/pot/jails/b/m)
     [ "$own" -lt 200000 ] || fail "a new pot takes $own bytes of its own; its base has $used"
 }
+
+case_ports_of_pots_of_pot_are_taken() {
+    mkdir -p /opt/pot/jails/theirs/conf
+    printf 'network_type=public-bridge\nip=10.192.0.3\npot.export.ports=80:1024 udp:53\n' >/opt/pot/jails/theirs/conf/pot.conf
+    # Where pot says no port of the host, it gives one at start, which only the rules know.
+    jail -c name=theirs persist path=/
+    echo 'rdr pass on ext0 proto udp from any to (ext0) port 1025 -> 10.192.0.3 port 53' |
+        pfctl -q -a pot-rdr/theirs -f -
+    pot a 'sleep 100' '"network": {"type": "public-bridge"}, "exportedPorts": [{"port": 80}]'
+    "$potrun" create --bundle "$bundles/a" a >"$work/out" 2>&1
+    rules=$(pfctl -qP -a pot-rdr/a -s nat)
+    "$potrun" delete --force a
+    jail -r theirs
+    pfctl -q -a pot-rdr/theirs -F nat
+    rm -r /opt/pot/jails/theirs
+    has "$rules" "port = 1026 ->" "rules: $(cat "$work/out")"
+}

@@ -52,3 +52,27 @@ case_run_of_an_alias_killed_at_every_step() {
         '"root": {"readonly": true}'
     killed true run --bundle "$bundles/a" a
 }
+
+case_a_zfs_that_outlives_potrun_is_waited_for() {
+    # potrun is killed while its zfs(8) works: a delete that looked at once would find nothing, and leave the clone.
+    full
+    tool=/sbin/zfs
+    cp -p $tool "$work/zfs" || skip "no room for a copy of zfs(8)"
+    mkdir -p "$work/slow"
+    printf '#!/bin/sh\ncase $1 in clone) touch %s/cloning; sleep 3 ;; esac\nexec %s/zfs "$@"\n' "$work" "$work" >"$work/slow/zfs"
+    chmod +x "$work/slow/zfs"
+    mount -t nullfs "$work/slow" "$work/away" 2>/dev/null && umount "$work/away"
+    mv $tool "$work/zfs.was" 2>/dev/null && cp "$work/slow/zfs" $tool 2>/dev/null || {
+        rm -f "$work/zfs"
+        skip "/sbin cannot be written"
+    }
+    "$potrun" create --bundle "$bundles/a" a >"$work/out" 2>&1 </dev/null &
+    creator=$!
+    until_true test -e "$work/cloning"
+    kill -9 $creator
+    "$potrun" delete --force a >"$work/out" 2>&1
+    code=$?
+    left=$("$work/zfs" list -H -o name -r $pool/pot/jails | grep -c jails/a)
+    rm -f $tool "$work/cloning" && mv "$work/zfs.was" $tool && rm -f "$work/zfs"
+    same "$code $left" "0 0" "delete and what is left: $(cat "$work/out")"
+}
