@@ -125,6 +125,9 @@ pub struct Network {
     pub taken_addresses: Vec<IpAddr>,
     /// Ports of the host that cannot be given.
     pub taken_ports: Vec<u16>,
+    /// Who has those of them that the bundle asks for, as far as that is known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub port_holders: BTreeMap<u16, String>,
     /// First and last port that is leased.
     pub ports: (u16, u16),
     /// `POT_ISOLATE_VNET_POTS`: whether pots of one bridge cannot reach each other.
@@ -174,6 +177,7 @@ impl Default for Network {
             bridges: BTreeMap::new(),
             taken_addresses: vec![IpAddr::V4(std::net::Ipv4Addr::new(10, 192, 0, 2))],
             taken_ports: Vec::new(),
+            port_holders: BTreeMap::new(),
             ports: (1024, 9999),
             isolate: false,
             ledger: default_ledger(),

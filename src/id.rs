@@ -68,8 +68,7 @@ impl ContainerId {
         name
     }
 
-    /// FNV-1a of the id, 64 bits (<https://datatracker.ietf.org/doc/html/draft-eastlake-fnv>): stable over versions,
-    /// as names must be.
+    /// FNV-1a of the id: stable over versions, as names must be.
     #[must_use]
     pub fn hash(&self) -> u64 {
         hash(&self.0)

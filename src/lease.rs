@@ -14,6 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::id::ContainerId;
+use crate::op::Op;
 
 /// What one pot has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +88,21 @@ fn write(ledger: &Path, all: &[Lease]) -> io::Result<()> {
     let part = PathBuf::from(part);
     fs::write(&part, text)?;
     fs::rename(&part, ledger)
+}
+
+/// Carries out an op of the ledger. The caller holds the lock.
+///
+/// # Errors
+/// Those of [`take`] and [`end`].
+pub fn run(op: &Op) -> io::Result<()> {
+    match op {
+        Op::Lease { ledger, id, owner, addresses, ports } => {
+            let (addresses, ports) = (addresses.clone(), ports.clone());
+            take(ledger, &Lease { id: id.clone(), owner: owner.clone(), addresses, ports })
+        }
+        Op::EndLease { ledger, id, owner } => end(ledger, id, owner),
+        other => Err(io::Error::other(format!("{other}: is not of the ledger"))),
+    }
 }
 
 /// Enters a lease. The caller holds the lock.

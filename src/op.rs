@@ -16,6 +16,7 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxSeccomp};
 use serde::{Deserialize, Serialize};
 
 use crate::id::ContainerId;
+use crate::linux::nft::{self, Element};
 
 /// One step.
 #[allow(missing_docs)] // a variant's line says what its fields are
@@ -74,8 +75,16 @@ pub enum Op {
     Lease { ledger: PathBuf, id: ContainerId, owner: PathBuf, addresses: Vec<IpAddr>, ports: Vec<u16> },
     /// Inverse of [`Op::Lease`].
     EndLease { ledger: PathBuf, id: ContainerId, owner: PathBuf },
-    /// A pair of connected interfaces; `host` stays, `pot` goes into the pot. Both carry `description`.
-    CreatePair { host: String, pot: String, description: String, macs: [String; 2] },
+    /// A pair of connected interfaces; `host` stays, `pot` goes into the pot. They carry `description`. `into`: the pot
+    /// that is there already, in which the second one is made (Linux).
+    CreatePair {
+        host: String,
+        pot: String,
+        description: String,
+        macs: [String; 2],
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        into: Option<String>,
+    },
     /// Destroys an interface that carries `description`.
     DestroyInterface { name: String, description: String },
     /// A bridge with its address, if it is not there yet.
@@ -85,8 +94,15 @@ pub enum Op {
     /// Attach an interface to a bridge; `isolated` members cannot reach each other. On Linux the port also takes back
     /// what it sent (hairpin mode): with br_netfilter a pot reaches itself at the host's address only so.
     AddMember { bridge: String, member: String, isolated: bool },
-    /// Let the host forward packets of a family.
-    EnableForwarding { family: Family },
+    /// Let the host forward packets of a family. `note`: the file that says what that changes, so that it can be put
+    /// back; without it, it stays.
+    EnableForwarding {
+        family: Family,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<PathBuf>,
+    },
+    /// Inverse of [`Op::EnableForwarding`]: puts back what the note says, unless a bridge of pots is left.
+    ReleaseForwarding { family: Family, note: PathBuf },
     /// Add an address to an interface of the host that does not have it.
     AddAddress { interface: String, address: String },
     /// Inverse of [`Op::AddAddress`].
@@ -112,10 +128,14 @@ pub enum Op {
     EnsureAnchor { anchor: String, rules: String },
     /// Inverse of [`Op::EnsureAnchor`]: takes the rules with the mark out, unless a bridge of pots still has a member.
     ReleaseAnchor { anchor: String },
-    /// Add rules to the nftables table `potrun` in one transaction; their comment or chain names the pot.
-    LoadNft { name: String, rules: String },
-    /// Inverse of [`Op::LoadNft`].
-    FlushNft { name: String },
+    /// The nftables table `potrun`, if it is not there yet, and the bridge in it.
+    EnsureNft { bridge: String },
+    /// Inverse of [`Op::EnsureNft`]: takes the bridge out if it is gone, and the table away with the last bridge of pots.
+    ReleaseNft { bridge: String },
+    /// Add elements to the sets of the nftables table `potrun` in one transaction; their comment is the pot's name.
+    LoadNft { name: String, elements: Vec<Element> },
+    /// Inverse of [`Op::LoadNft`]; the tracked connections of the pot's addresses end too.
+    FlushNft { name: String, elements: Vec<Element> },
 
     // --- limits ----------------------------------------------------------------------------------------------------
     /// `rctl -a`.
@@ -406,7 +426,9 @@ impl Op {
                 Self::ReclaimInterface { interface: interface.clone(), pot: pot.clone() }
             }
             Self::EnsureAnchor { anchor, .. } => Self::ReleaseAnchor { anchor: anchor.clone() },
-            Self::LoadNft { name, .. } => Self::FlushNft { name: name.clone() },
+            Self::EnableForwarding { family, note } => Self::ReleaseForwarding { family: *family, note: note.clone()? },
+            Self::EnsureNft { bridge } => Self::ReleaseNft { bridge: bridge.clone() },
+            Self::LoadNft { name, elements } => Self::FlushNft { name: name.clone(), elements: elements.clone() },
             Self::AddRctl { rule } => Self::RemoveRctl { filter: rctl_filter(rule) },
             Self::CreateCgroup { path } => Self::RemoveCgroup { path: path.clone() },
             Self::CreateJail { name, parameters, before } => {
@@ -426,7 +448,7 @@ impl Op {
             | Self::DestroyInterface { .. }
             | Self::ReleaseBridge { .. }
             | Self::AddMember { .. }
-            | Self::EnableForwarding { .. }
+            | Self::ReleaseForwarding { .. }
             | Self::RemoveAddress { .. }
             | Self::MoveInterface { .. }
             | Self::ReclaimInterface { .. }
@@ -435,6 +457,7 @@ impl Op {
             | Self::AddRoute { .. }
             | Self::FlushAnchor { .. }
             | Self::ReleaseAnchor { .. }
+            | Self::ReleaseNft { .. }
             | Self::FlushNft { .. }
             | Self::RemoveRctl { .. }
             | Self::SetCpuset { .. }
@@ -479,7 +502,13 @@ impl Op {
     /// Whether it takes something away only if no pot uses it any more.
     #[must_use]
     pub fn releases_shared(&self) -> bool {
-        matches!(self, Self::ReleaseBridge { .. } | Self::ReleaseAnchor { .. })
+        matches!(
+            self,
+            Self::ReleaseBridge { .. }
+                | Self::ReleaseAnchor { .. }
+                | Self::ReleaseForwarding { .. }
+                | Self::ReleaseNft { .. }
+        )
     }
 }
 
@@ -579,8 +608,9 @@ impl Op {
                 list(f, ", ports ", &ports, "")
             }
             Self::EndLease { id, .. } => write!(f, "end lease of {id}"),
-            Self::CreatePair { host, pot, description, macs } => {
-                write!(f, "create interface pair {host} ({}) and {pot} ({}) for {description}", macs[0], macs[1])
+            Self::CreatePair { host, pot, description, macs, into } => {
+                write!(f, "create interface pair {host} ({}) and {pot} ({}) for {description}", macs[0], macs[1])?;
+                into.iter().try_for_each(|into| write!(f, ", the second in {into}"))
             }
             Self::DestroyInterface { name, description } => write!(f, "destroy interface {name} of {description}"),
             Self::EnsureBridge { name, description, addresses } => {
@@ -591,7 +621,8 @@ impl Op {
             Self::AddMember { bridge, member, isolated } => {
                 write!(f, "add {member} to bridge {bridge}{}", if *isolated { ", isolated" } else { "" })
             }
-            Self::EnableForwarding { family } => write!(f, "enable forwarding of {family}"),
+            Self::EnableForwarding { family, .. } => write!(f, "enable forwarding of {family}"),
+            Self::ReleaseForwarding { family, .. } => write!(f, "release forwarding of {family}"),
             Self::AddAddress { interface, address } => write!(f, "add address {address} to {interface}"),
             Self::RemoveAddress { interface, address } => write!(f, "remove address {address} of {interface}"),
             Self::MoveInterface { interface, pot } => write!(f, "move interface {interface} into {pot}"),
@@ -607,8 +638,15 @@ impl Op {
             Self::FlushAnchor { anchor, .. } => write!(f, "flush anchor {anchor}"),
             Self::EnsureAnchor { anchor, rules } => write!(f, "ensure anchor {anchor}: {}", one_line(rules)),
             Self::ReleaseAnchor { anchor } => write!(f, "release anchor {anchor}"),
-            Self::LoadNft { name, rules } => write!(f, "load nftables rules of {name}: {}", one_line(rules)),
-            Self::FlushNft { name } => write!(f, "flush nftables rules of {name}"),
+            Self::EnsureNft { bridge } => {
+                write!(f, "ensure nftables table {} with bridge {bridge}: {}", nft::TABLE, one_line(&nft::text()))
+            }
+            Self::ReleaseNft { bridge } => write!(f, "release nftables table {} of bridge {bridge}", nft::TABLE),
+            Self::LoadNft { name, elements } => {
+                let all: Vec<String> = elements.iter().map(|one| one.text(name)).collect();
+                write!(f, "add to nftables table {}: {}", nft::TABLE, all.join("; "))
+            }
+            Self::FlushNft { name, .. } => write!(f, "take {name} out of nftables table {}", nft::TABLE),
             Self::AddRctl { rule } => write!(f, "add resource rule {rule}"),
             Self::RemoveRctl { filter } => write!(f, "remove resource rules {filter}"),
             Self::SetCpuset { jail, cpus } => write!(f, "confine jail {jail} to processors {cpus}"),

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::read::{Cursor, flag, text};
 use crate::id::ContainerId;
 
@@ -174,7 +176,8 @@ pub struct ExportedPort {
 }
 
 /// `exportedPorts[].protocol`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
     #[default]

@@ -27,7 +27,7 @@ use crate::facts::Os;
 use crate::host::child::Child;
 use crate::host::first::{Io, run_hook};
 use crate::host::{Host, Trouble};
-use crate::lease::{self, Lease};
+use crate::lease;
 use crate::op::{Hook, Op};
 use crate::state::State;
 
@@ -99,18 +99,13 @@ impl Host for FreebsdHost {
             Op::HostTarget { root, mount } => mount::target(root, mount),
             Op::HostMount { root, mount, .. } => mount::mount(root, mount),
             Op::HostUnmount { root, mount, before } => mount::unmount(root, mount, before),
-            Op::Lease { ledger, id, owner, addresses, ports } => {
-                let (addresses, ports) = (addresses.clone(), ports.clone());
-                let lease = Lease { id: id.clone(), owner: owner.clone(), addresses, ports };
-                Ok(lease::take(ledger, &lease)?)
-            }
-            Op::EndLease { ledger, id, owner } => Ok(lease::end(ledger, id, owner)?),
-            Op::CreatePair { host, pot, description, macs } => network::create_pair(host, pot, description, macs),
+            Op::Lease { .. } | Op::EndLease { .. } => Ok(lease::run(op)?),
+            Op::CreatePair { host, pot, description, macs, .. } => network::create_pair(host, pot, description, macs),
             Op::DestroyInterface { name, description } => network::destroy(name, description),
             Op::EnsureBridge { name, description, addresses } => network::ensure_bridge(name, description, addresses),
             Op::ReleaseBridge { name, description } => network::release_bridge(name, description),
             Op::AddMember { bridge, member, isolated } => network::add_member(bridge, member, *isolated),
-            Op::EnableForwarding { family } => network::enable_forwarding(*family),
+            Op::EnableForwarding { family, .. } => network::enable_forwarding(*family),
             Op::AddAddress { interface, address } => network::add_address(interface, address),
             Op::RemoveAddress { interface, address } => network::remove_address(interface, address),
             Op::MoveInterface { interface, pot } => network::move_into(interface, pot),

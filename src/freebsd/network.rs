@@ -177,12 +177,13 @@ fn bridged(draft: &mut Draft<'_>, jail: &str, pot: &Pot) -> Vec<Op> {
     let mut ops =
         vec![common::lease(draft, &ends, &forwards), Op::EnsureBridge { name: bridge.clone(), description, addresses }];
     referred(draft, &forwards);
-    ops.extend(ends.iter().map(|end| Op::EnableForwarding { family: common::family(end.address) }));
+    ops.extend(ends.iter().map(|end| Op::EnableForwarding { family: common::family(end.address), note: None }));
     let networks = translated(draft, &ends);
     let rules = pf::nat(&draft.facts.network.interface, &networks);
     ops.push(Op::EnsureAnchor { anchor: pf::NAT.into(), rules });
     ops.push(common::create_pair(draft.id));
     ops.push(Op::AddMember { bridge, member: host, isolated: draft.facts.network.isolate });
+    ops.push(Op::MoveInterface { interface: inner.clone(), pot: jail.into() });
     ops.extend(common::inside(jail, &inner, &ends));
     ops.extend(exported(draft, &forwards));
     ops

@@ -206,6 +206,9 @@ impl Host for Fake {
             | Op::CreateLayer { .. }
             | Op::RemoveLayer { .. }
             | Op::RouteLoopback { .. }
+            | Op::ReleaseForwarding { .. }
+            | Op::EnsureNft { .. }
+            | Op::ReleaseNft { .. }
             | Op::LoadNft { .. }
             | Op::FlushNft { .. }
             | Op::CreateCgroup { .. }

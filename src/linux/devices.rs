@@ -21,19 +21,7 @@ mod tests;
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 
-/// `struct bpf_insn` of linux/bpf.h.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BpfInsn {
-    /// What to do.
-    pub code: u8,
-    /// Destination in the low half, source in the high one.
-    pub regs: u8,
-    /// Where in memory, or how far to jump.
-    pub off: i16,
-    /// The constant.
-    pub imm: i32,
-}
+use super::bpf::{BpfInsn, insn};
 
 /// Why a rule makes no program.
 #[expect(missing_docs, reason = "the messages say it")]
@@ -235,10 +223,4 @@ fn asked(rule: &Match) -> Vec<BpfInsn> {
 
 fn verdict(allow: bool) -> [BpfInsn; 2] {
     [insn(MOV_K, RESULT, 0, 0, allow.into()), insn(EXIT, 0, 0, 0, 0)]
-}
-
-const fn insn(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> BpfInsn {
-    // C puts the first bit field of a byte into the low bits on a little-endian machine, into the high ones elsewhere.
-    let regs = if cfg!(target_endian = "little") { src << 4 | dst } else { dst << 4 | src };
-    BpfInsn { code, regs, off, imm }
 }

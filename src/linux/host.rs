@@ -8,6 +8,8 @@ pub mod facts;
 pub mod fscomps;
 mod inside;
 mod layer;
+mod netlink;
+mod network;
 pub mod process;
 mod program;
 mod spawn;
@@ -25,6 +27,7 @@ use nix::sys::socket::UnixAddr;
 use crate::host::child::Child;
 use crate::host::first::{Io, run_hook};
 use crate::host::{Host, Trouble};
+use crate::lease;
 use crate::op::{Hook, Op};
 use crate::state::State;
 
@@ -80,6 +83,11 @@ impl LinuxHost {
         self.child.as_mut().map_or(Ok(()), Child::started)
     }
 
+    /// The process whose network is the pot's.
+    fn first(&self) -> Result<i32, Trouble> {
+        self.pid().ok_or_else(|| "no process whose network that could be".into())
+    }
+
     fn hook(&self, hook: &Hook) -> Result<(), Trouble> {
         let state = self.io.as_ref().map(|io| io.state.clone()).ok_or("no container to run a hook for")?;
         Ok(run_hook(hook, State { pid: self.pid().unwrap_or(0), ..state })?)
@@ -103,6 +111,28 @@ impl Host for LinuxHost {
             Op::RemoveCgroup { path } => cgroup::remove(path)?,
             Op::SetCgroup { path, file, value } => cgroup::set(path, file, value)?,
             Op::FilterDevices { path, rules } => cgroup::filter_devices(path, rules)?,
+            Op::Lease { .. } | Op::EndLease { .. } => lease::run(op)?,
+            Op::CreatePair { host, pot, description, macs, .. } => {
+                network::create_pair(host, pot, description, macs, self.first()?)?;
+            }
+            Op::DestroyInterface { name, description } => network::destroy(name, description)?,
+            Op::EnsureBridge { name, description, addresses } => network::ensure_bridge(name, description, addresses)?,
+            Op::ReleaseBridge { name, description } => network::release_bridge(name, description)?,
+            Op::AddMember { bridge, member, isolated } => network::add_member(bridge, member, *isolated)?,
+            Op::EnableForwarding { family, note } => network::enable_forwarding(*family, note.as_deref())?,
+            Op::ReleaseForwarding { note, .. } => network::release_forwarding(note)?,
+            Op::RouteLoopback { interface } => network::route_loopback(interface)?,
+            Op::AddAddress { interface, address } => network::add_address(interface, address)?,
+            Op::RemoveAddress { interface, address } => network::remove_address(interface, address)?,
+            Op::ConfigureInterface { interface, addresses, .. } => {
+                network::configure(self.first()?, interface, addresses)?;
+            }
+            Op::AddRoute { gateway, .. } => network::add_route(self.first()?, *gateway)?,
+            Op::EnsureNft { bridge } => network::nft::ensure(bridge)?,
+            Op::ReleaseNft { bridge } => network::release_nft(bridge)?,
+            Op::LoadNft { name, elements } => network::nft::load(name, elements)?,
+            Op::FlushNft { elements, .. } => network::flush_nft(elements)?,
+            Op::ConfineAddresses { path, addresses } => cgroup::confine(path, addresses)?,
             Op::Spawn(spawn) => {
                 let io = self.io.as_mut().ok_or("no container to start a process for")?;
                 self.child = Some(spawn::spawn(spawn, io)?);
@@ -125,6 +155,8 @@ impl Host for LinuxHost {
             Op::CreateCgroup { path } if cgroup::populated(path).is_ok_and(|populated| populated) => {
                 Some("it has processes of somebody else".into())
             }
+            Op::CreatePair { host, .. } => network::pair_taken(host),
+            Op::AddAddress { address, .. } => network::address_taken(address),
             _ => None,
         }
     }
@@ -139,11 +171,30 @@ impl Host for LinuxHost {
             | Op::RemoveCgroup { .. }
             | Op::SetCgroup { .. }
             | Op::FilterDevices { .. }
+            | Op::Lease { .. }
+            | Op::EndLease { .. }
+            | Op::CreatePair { into: Some(_), .. }
+            | Op::DestroyInterface { .. }
+            | Op::EnsureBridge { .. }
+            | Op::ReleaseBridge { .. }
+            | Op::AddMember { .. }
+            | Op::EnableForwarding { .. }
+            | Op::ReleaseForwarding { .. }
+            | Op::RouteLoopback { .. }
+            | Op::AddAddress { .. }
+            | Op::RemoveAddress { .. }
+            | Op::ConfigureInterface { .. }
+            | Op::AddRoute { .. }
+            | Op::EnsureNft { .. }
+            | Op::ReleaseNft { .. }
+            | Op::LoadNft { .. }
+            | Op::FlushNft { .. }
+            | Op::ConfineAddresses { .. }
             | Op::Resume
             | Op::KillAll { .. }
             | Op::Hook(_) => None,
             Op::Spawn(spawn) => spawn.create.iter().chain(&spawn.start).find_map(inside::cannot),
-            other => Some(format!("{other}: is not carried out on linux yet")),
+            other => Some(format!("{other}: is not carried out on linux")),
         }
     }
 }

@@ -1,26 +1,19 @@
-//! The pot networks on Linux: veth, bridge, nftables. Planned; carried out by nobody yet.
+//! The pot networks on Linux: veth, bridge, nftables.
 //!
-//! All rules are a pot's own, those of translation and of isolation too, in chains of the table `potrun`: so they come
-//! and go with the pot, and no pot has to know which is the last. Each carries the pot's name as its comment.
+//! What pots share (forwarding, the table [`nft`], the bridge) comes with the first that needs it and goes with the last.
+//! What is a pot's own are its lease, its pair of interfaces, and elements in the sets of the table.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 
 use crate::bundle::pot::{NetworkKind, Pot};
-use crate::op::{Family, Op};
+use crate::id::hash;
+use crate::op::Op;
 use crate::plan::Draft;
 use crate::plan::network as common;
-use crate::plan::network::{BRIDGES, Bridge, End, Forward};
+use crate::plan::network::{Bridge, End, Forward};
 
-/// The table and its chains, which may be there: `add` takes that (nft(8)). The priorities are the names
-/// `raw`, `dstnat`, `filter` and `srcnat` of nft(8) in numbers, which every version takes in every hook.
-const TABLE: &str = "\
-add table inet potrun
-add chain inet potrun guard { type filter hook prerouting priority -300; }
-add chain inet potrun prerouting { type nat hook prerouting priority -100; }
-add chain inet potrun output { type nat hook output priority -100; }
-add chain inet potrun forward { type filter hook forward priority 0; }
-add chain inet potrun postrouting { type nat hook postrouting priority 100; }
-";
+use super::nft::Element;
 
 /// Steps before the first process: the bridge, the pair, forwarding, translation; or the addresses of an alias.
 pub fn before(draft: &mut Draft<'_>, pot: &Pot, cgroup: Option<&Path>) -> Vec<Op> {
@@ -34,14 +27,25 @@ pub fn before(draft: &mut Draft<'_>, pot: &Pot, cgroup: Option<&Path>) -> Vec<Op
     }
 }
 
-/// Steps while the first process waits with its namespaces made.
+/// Steps while the first process waits with its namespaces made: the pair, its end in the pot made there, since moving
+/// it would cost more than making it (`synchronize_net` in dev_change_net_namespace, net/core/dev.c).
 pub fn meanwhile(draft: &mut Draft<'_>, pot: &Pot) -> Vec<Op> {
     if !common::bridged(pot) {
         return Vec::new();
     }
     let ends = common::ends(draft, pot);
-    let (_, inner) = common::pair(draft.id);
-    common::inside(draft.id.as_str(), &inner, &ends)
+    let id = draft.id.to_string();
+    let Bridge { name: bridge, .. } = common::bridge(pot);
+    let (host, pot) = common::pair(draft.id);
+    // Who has the address next gets this link-level address with it: caches of its neighbours stay right.
+    let seed = ends.first().map_or(0, |end| hash(&end.address.to_string()));
+    let macs = [common::mac(seed, 0), common::mac(seed, 1)];
+    let mut ops = vec![
+        Op::CreatePair { host: host.clone(), pot: pot.clone(), description: id.clone(), macs, into: Some(id.clone()) },
+        Op::AddMember { bridge, member: host, isolated: draft.facts.network.isolate },
+    ];
+    ops.extend(common::inside(&id, &pot, &ends));
+    ops
 }
 
 /// Linux has no jail that holds sockets to an address: programs at the control group do.
@@ -61,77 +65,46 @@ fn alias(draft: &mut Draft<'_>, pot: &Pot, cgroup: Option<&Path>) -> Vec<Op> {
 fn bridged(draft: &mut Draft<'_>, pot: &Pot) -> Vec<Op> {
     let ends = common::ends(draft, pot);
     let forwards = common::forwards(draft, pot, &ends);
-    let Bridge { name: bridge, description } = common::bridge(pot);
-    let (host, _) = common::pair(draft.id);
-    let addresses = ends.iter().map(End::host).collect();
-    let mut ops =
-        vec![common::lease(draft, &ends, &forwards), Op::EnsureBridge { name: bridge.clone(), description, addresses }];
-    ops.extend(ends.iter().map(|end| Op::EnableForwarding { family: common::family(end.address) }));
-    if forwards.iter().any(by_loopback) {
-        ops.push(Op::RouteLoopback { interface: bridge.clone() });
+    for one in forwards.iter().filter(|one| one.host == Some(IpAddr::V6(Ipv6Addr::LOCALHOST))) {
+        let what = "::1 cannot be exported: linux keeps what goes there on the host (use 127.0.0.1)";
+        draft.refuse(format!("/pot/exportedPorts/{}/hostAddress", one.n), what);
     }
-    ops.push(common::create_pair(draft.id));
-    ops.push(Op::AddMember { bridge: bridge.clone(), member: host, isolated: draft.facts.network.isolate });
-    let name = common::rule_name(draft.id);
-    ops.push(Op::LoadNft { rules: rules(&name, &bridge, &ends, &forwards), name });
+    let Bridge { name: bridge, description } = common::bridge(pot);
+    let addresses = ends.iter().map(End::host).collect();
+    let mut ops = vec![common::lease(draft, &ends, &forwards)];
+    let note = Some(draft.facts.network.ledger.with_extension("sysctls"));
+    let forward = |end: &End| Op::EnableForwarding { family: common::family(end.address), note: note.clone() };
+    ops.extend(ends.iter().map(forward));
+    ops.push(Op::EnsureNft { bridge: bridge.clone() });
+    ops.push(Op::EnsureBridge { name: bridge.clone(), description, addresses });
+    if forwards.iter().any(by_loopback) {
+        ops.push(Op::RouteLoopback { interface: bridge });
+    }
+    let elements = elements(&ends, &forwards, draft.facts.network.isolate);
+    ops.push(Op::LoadNft { name: common::rule_name(draft.id), elements });
     ops
 }
 
-/// Whether the host may ask for this port at 127.0.0.1. (::1 never leaves the host: RFC 4291, section 2.5.3, and no
-/// sysctl says otherwise.)
+/// Whether the host may ask for this port at 127.0.0.1.
 fn by_loopback(one: &Forward) -> bool {
     one.address.is_ipv4() && one.host.is_none_or(|host| host.is_loopback())
 }
 
-/// The rules of one pot.
+/// What one pot adds to the sets of the table.
 #[must_use]
-pub fn rules(name: &str, bridge: &str, ends: &[End], forwards: &[Forward]) -> String {
-    let mut text = TABLE.to_string();
-    let mut add = |chain: &str, rule: &str| {
-        text.push_str(&format!("add rule inet potrun {chain} {rule} comment \"{name}\"\n"));
-    };
-    if forwards.iter().any(by_loopback) {
-        // With route_localnet a pot could reach what listens at the host's 127.0.0.1 (CVE-2020-8558).
-        add("guard", &format!("iifname \"{bridge}\" ip daddr 127.0.0.0/8 drop"));
-    }
-    for one in forwards {
-        let rule = redirect(one);
-        add("prerouting", &rule);
-        // What the host itself asks for never passes prerouting.
-        add("output", &rule);
-    }
-    for end in ends {
-        let (ip, address, network) = (word(end), end.address, end.network());
-        add("postrouting", &format!("{ip} saddr {address} oifname != \"{bridge}\" masquerade"));
-        if forwards.iter().any(|one| one.address == address) {
-            // A neighbour, or the pot itself, that comes by the host's address: the answer must come back this way.
-            add("postrouting", &format!("{ip} saddr {network} {ip} daddr {address} ct status dnat masquerade"));
+pub fn elements(ends: &[End], forwards: &[Forward], isolate: bool) -> Vec<Element> {
+    let mut all = Vec::new();
+    for End { address, .. } in ends {
+        all.push(Element::Pot { address: *address });
+        if isolate {
+            all.push(Element::Isolated { address: *address });
         }
-        if forwards.iter().any(|one| one.address == address && by_loopback(one)) {
-            add("postrouting", &format!("ip saddr 127.0.0.0/8 ip daddr {address} masquerade"));
-        }
-        // Bridges are kept apart; a port that is exported is for all who reach the host.
-        let others = format!("iifname \"{BRIDGES}*\" iifname != \"{bridge}\" oifname \"{bridge}\"");
-        add("forward", &format!("{others} {ip} daddr {address} ct status & dnat != dnat drop"));
     }
-    text
-}
-
-/// One exported port: packets to any address that is the host's own, or to the one that the bundle names.
-fn redirect(one: &Forward) -> String {
-    let Forward { protocol, host_port, address, port, .. } = one;
-    let ip = if address.is_ipv4() { "ip" } else { "ip6" };
-    let to = match (one.host, common::family(*address)) {
-        (Some(host), _) => format!("{ip} daddr {host}"),
-        (None, Family::Ipv4) => "meta nfproto ipv4 fib daddr type local".into(),
-        (None, Family::Ipv6) => "ip6 daddr != ::1 fib daddr type local".into(),
-    };
-    let pot = std::net::SocketAddr::new(*address, *port);
-    format!("{to} {} dport {host_port} dnat {ip} to {pot}", protocol.word())
-}
-
-fn word(end: &End) -> &'static str {
-    if end.address.is_ipv4() { "ip" } else { "ip6" }
+    all.extend(forwards.iter().map(|one| {
+        let Forward { protocol, host, host_port, address, port, .. } = *one;
+        Element::Port { protocol, host, host_port, address, port }
+    }));
+    all
 }
 
 #[cfg(test)]
@@ -148,41 +121,26 @@ mod tests {
         }
     }
 
-    fn dual() -> String {
+    #[test]
+    fn golden_elements_of_a_dual_pot() {
         let ends =
             [end("10.192.0.3", "10.192.0.0/10", "10.192.0.1"), end("fd70:6f74::2", "fd70:6f74::/64", "fd70:6f74::1")];
         let tcp =
             Forward { n: 0, protocol: Protocol::Tcp, host: None, host_port: 30080, address: ends[0].address, port: 80 };
         let udp = Forward { protocol: Protocol::Udp, address: ends[1].address, port: 53, host_port: 53, ..tcp };
         let one = Forward { host: "192.0.2.10".parse().ok(), host_port: 8080, ..tcp };
-        rules("web1", "pb-public", &ends, &[tcp, udp, one])
-    }
-
-    #[test]
-    fn golden_rules_of_a_dual_pot() {
-        let golden = r#"add rule inet potrun guard iifname "pb-public" ip daddr 127.0.0.0/8 drop comment "web1"
-add rule inet potrun prerouting meta nfproto ipv4 fib daddr type local tcp dport 30080 dnat ip to 10.192.0.3:80 comment "web1"
-add rule inet potrun output meta nfproto ipv4 fib daddr type local tcp dport 30080 dnat ip to 10.192.0.3:80 comment "web1"
-add rule inet potrun prerouting ip6 daddr != ::1 fib daddr type local udp dport 53 dnat ip6 to [fd70:6f74::2]:53 comment "web1"
-add rule inet potrun output ip6 daddr != ::1 fib daddr type local udp dport 53 dnat ip6 to [fd70:6f74::2]:53 comment "web1"
-add rule inet potrun prerouting ip daddr 192.0.2.10 tcp dport 8080 dnat ip to 10.192.0.3:80 comment "web1"
-add rule inet potrun output ip daddr 192.0.2.10 tcp dport 8080 dnat ip to 10.192.0.3:80 comment "web1"
-add rule inet potrun postrouting ip saddr 10.192.0.3 oifname != "pb-public" masquerade comment "web1"
-add rule inet potrun postrouting ip saddr 10.192.0.0/10 ip daddr 10.192.0.3 ct status dnat masquerade comment "web1"
-add rule inet potrun postrouting ip saddr 127.0.0.0/8 ip daddr 10.192.0.3 masquerade comment "web1"
-add rule inet potrun forward iifname "pb-*" iifname != "pb-public" oifname "pb-public" ip daddr 10.192.0.3 ct status & dnat != dnat drop comment "web1"
-add rule inet potrun postrouting ip6 saddr fd70:6f74::2 oifname != "pb-public" masquerade comment "web1"
-add rule inet potrun postrouting ip6 saddr fd70:6f74::/64 ip6 daddr fd70:6f74::2 ct status dnat masquerade comment "web1"
-add rule inet potrun forward iifname "pb-*" iifname != "pb-public" oifname "pb-public" ip6 daddr fd70:6f74::2 ct status & dnat != dnat drop comment "web1"
-"#;
-        assert_eq!(dual(), format!("{TABLE}{golden}"));
-    }
-
-    #[test]
-    fn without_exported_ports_nothing_reaches_loopback() {
-        let text = rules("web1", "pb-x", &[end("10.0.0.2", "10.0.0.0/24", "10.0.0.1")], &[]);
-        assert!(!text.contains("127.0.0.0") && !text.contains("dnat ip to"));
-        assert_eq!(text.lines().filter(|line| line.contains("comment")).count(), 2);
+        let texts: Vec<String> =
+            elements(&ends, &[tcp, udp, one], true).iter().map(|element| element.text("web1")).collect();
+        let golden = [
+            r#"pots4 { 10.192.0.3 comment "web1" }"#,
+            r#"isolated4 { 10.192.0.3 comment "web1" }"#,
+            r#"pots6 { fd70:6f74::2 comment "web1" }"#,
+            r#"isolated6 { fd70:6f74::2 comment "web1" }"#,
+            r#"ports4 { tcp . 30080 comment "web1" : 10.192.0.3 . 80 }"#,
+            r#"ports6 { udp . 53 comment "web1" : fd70:6f74::2 . 53 }"#,
+            r#"ports4at { 192.0.2.10 . tcp . 8080 comment "web1" : 10.192.0.3 . 80 }"#,
+        ];
+        assert_eq!(texts, golden);
     }
 
     fn planned(pot: &str, euid: u32) -> Result<crate::plan::Plan, crate::bundle::Refusal> {
@@ -225,14 +183,14 @@ add rule inet potrun forward iifname "pb-*" iifname != "pb-public" oifname "pb-p
             steps(r#""network": {"type": "public-bridge", "stack": "dual"}, "exportedPorts": [{"port": 80}]"#),
             [
                 "lease 10.192.0.3,fd70:6f74::2, ports 1024",
-                "ensure bridge pb-public, potrun public bridge, 10.192.0.1/10,fd70:6f74::1/64",
                 "enable forwarding of ipv4",
                 "enable forwarding of ipv6",
+                "ensure nftables table potrun with bridge pb-public",
+                "ensure bridge pb-public, potrun public bridge, 10.192.0.1/10,fd70:6f74::1/64",
                 "route the loopback address by pb-public",
+                "add to nftables table potrun",
                 "create interface pair PTA",
                 "add PTA to bridge pb-public",
-                "load nftables rules of web1",
-                "move interface PTB into web1",
                 "bring up PTB in web1, 10.192.0.3/10,fd70:6f74::2/64",
                 "add default route in web1 by 10.192.0.1",
                 "add default route in web1 by fd70:6f74::1",
@@ -240,7 +198,7 @@ add rule inet potrun forward iifname "pb-*" iifname != "pb-public" oifname "pb-p
             ]
         );
         let private = steps(r#""network": {"type": "private-bridge", "bridge": "b"}"#);
-        assert!(private[1].ends_with(", potrun private bridge b, 10.192.0.9/29"), "{private:?}");
+        assert!(private[3].ends_with(", potrun private bridge b, 10.192.0.9/29"), "{private:?}");
         assert!(!private.iter().any(|line| line.contains("loopback")), "{private:?}");
     }
 
@@ -250,11 +208,15 @@ add rule inet potrun forward iifname "pb-*" iifname != "pb-public" oifname "pb-p
         let pair = crate::id::ContainerId::new("web1").unwrap().short("pta");
         let back: Vec<String> = plan.ops.iter().rev().filter_map(Op::undo).map(|op| op.to_string()).collect();
         let expected = [
-            "flush nftables rules of web1".to_string(),
             format!("destroy interface {pair} of web1"),
+            "kill all in cgroup /sys/fs/cgroup/potrun-web1".into(),
+            "take web1 out of nftables table potrun".into(),
             "release bridge pb-public, potrun public bridge".into(),
+            "release nftables table potrun of bridge pb-public".into(),
+            "release forwarding of ipv4".into(),
+            "end lease of web1".into(),
         ];
-        assert_eq!(back[1..4], expected, "{back:?}");
+        assert_eq!(back[..7], expected, "{back:?}");
     }
 
     #[test]

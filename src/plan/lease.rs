@@ -1,7 +1,7 @@
 //! Which addresses and ports a pot gets: the lowest that nobody has, chosen from the facts.
 //!
-//! The ledger that keeps two creates from choosing the same is not written yet; until then nothing that chooses here
-//! is carried out (plans only).
+//! Two creates cannot choose the same: whoever creates a pot on a bridge holds the lock of the ledger
+//! ([`crate::lease`]) from looking at the machine until the lease is entered.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -150,7 +150,9 @@ pub fn ports(draft: &mut Draft<'_>) -> Vec<u16> {
     for (n, one) in exported.iter().enumerate() {
         let port = match one.host_port {
             Some(port) if draft.facts.network.taken_ports.contains(&port) => {
-                draft.refuse(format!("/pot/exportedPorts/{n}/hostPort"), format!("port {port} of the host is taken"));
+                let holder = draft.facts.network.port_holders.get(&port).map(|who| format!(": {who} has it"));
+                let what = format!("port {port} of the host is taken{}", holder.unwrap_or_default());
+                draft.refuse(format!("/pot/exportedPorts/{n}/hostPort"), what);
                 port
             }
             Some(port) => port,

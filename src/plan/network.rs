@@ -102,18 +102,22 @@ pub fn pair(id: &ContainerId) -> (String, String) {
 }
 
 /// The step that makes the pair. epair(4) derives addresses from the host's id, so that cloned machines on one
-/// Ethernet would share them: these derive from the container's. They are locally administered and of one station
-/// (IEEE 802, bits 1 and 0 of the first octet); the last bit tells the ends apart.
+/// Ethernet would share them: these derive from the container's.
 #[must_use]
 pub fn create_pair(id: &ContainerId) -> Op {
     let (host, pot) = pair(id);
-    let mac = |end: u8| {
-        let mut octets = id.hash().to_be_bytes();
-        octets[2] = (octets[2] & 0xfc) | 0x02;
-        octets[7] = (octets[7] & 0xfe) | end;
-        octets[2..].iter().map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().join(":")
-    };
-    Op::CreatePair { host, pot, description: id.to_string(), macs: [mac(0), mac(1)] }
+    let macs = [mac(id.hash(), 0), mac(id.hash(), 1)];
+    Op::CreatePair { host, pot, description: id.to_string(), macs, into: None }
+}
+
+/// A link-level address of 46 bits of `hash`: locally administered and of one station (IEEE 802, bits 1 and 0 of the
+/// first octet); the last bit tells the ends of a pair apart.
+#[must_use]
+pub fn mac(hash: u64, end: u8) -> String {
+    let mut octets = hash.to_be_bytes();
+    octets[2] = (octets[2] & 0xfc) | 0x02;
+    octets[7] = (octets[7] & 0xfe) | end;
+    octets[2..].iter().map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().join(":")
 }
 
 /// The pot's name in rules of a firewall: 1 to 55 bytes, so that `pot-rdr/` and it are an anchor that pfctl(8) takes
@@ -261,14 +265,11 @@ pub fn add_addresses(draft: &Draft<'_>, wanted: &[(String, IpAddr)]) -> Vec<Op> 
 /// The steps that make the pot's interface work inside: loopback apart, which not every system leaves to us.
 #[must_use]
 pub fn inside(pot: &str, interface: &str, ends: &[End]) -> Vec<Op> {
-    let mut ops = vec![
-        Op::MoveInterface { interface: interface.into(), pot: pot.into() },
-        Op::ConfigureInterface {
-            pot: pot.into(),
-            interface: interface.into(),
-            addresses: ends.iter().map(End::text).collect(),
-        },
-    ];
+    let mut ops = vec![Op::ConfigureInterface {
+        pot: pot.into(),
+        interface: interface.into(),
+        addresses: ends.iter().map(End::text).collect(),
+    }];
     ops.extend(ends.iter().map(|end| Op::AddRoute { pot: pot.into(), gateway: end.gateway }));
     ops
 }
@@ -322,7 +323,7 @@ mod tests {
         let mut seen = BTreeSet::new();
         for n in 0..2000 {
             let id = id(&format!("pot-{n}"));
-            let Op::CreatePair { host, pot, description, macs } = create_pair(&id) else { panic!() };
+            let Op::CreatePair { host, pot, description, macs, .. } = create_pair(&id) else { panic!() };
             assert_eq!(description, id.as_str());
             for name in [host, pot] {
                 assert!(name.len() <= 15 && !name.starts_with(BRIDGES), "{name}");

@@ -18,6 +18,7 @@ use crate::util::{DEADLINE, World, readable};
 /// Calls that change nothing outside of the process: being killed before one of them is being killed before the next
 /// one that is not here. Closing is one, because death closes everything.
 const LOOKS: &[i64] = &[
+    libc::SYS_bind,
     libc::SYS_brk,
     libc::SYS_clock_gettime,
     libc::SYS_close,
@@ -46,12 +47,14 @@ const LOOKS: &[i64] = &[
     libc::SYS_pread64,
     libc::SYS_prlimit64,
     libc::SYS_read,
+    libc::SYS_recvfrom,
     libc::SYS_readlinkat,
     libc::SYS_rseq,
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
     libc::SYS_sched_getaffinity,
     libc::SYS_set_robust_list,
+    libc::SYS_setsockopt,
     libc::SYS_set_tid_address,
     libc::SYS_sigaltstack,
     libc::SYS_socket,
@@ -74,7 +77,7 @@ fn only_looks(number: i64, args: [u64; 6]) -> bool {
 
 /// How a stepped potrun ended.
 #[derive(Debug, PartialEq, Eq)]
-enum End {
+pub(crate) enum End {
     /// It was killed before its call of this number.
     Killed(i64),
     /// It came to its own end first.
@@ -82,7 +85,7 @@ enum End {
 }
 
 /// Runs potrun and kills it just before the `n`th of its calls that could change something.
-fn killed_at(world: &World, args: &[&str], n: usize) -> End {
+pub(crate) fn killed_at(world: &World, args: &[&str], n: usize) -> End {
     let mut command = world.script("kill -STOP $$; exec \"$0\" \"$@\"", args);
     let out = || File::create(world.dir.join("out/stepped")).unwrap();
     command.stdout(out()).stderr(out());
@@ -138,7 +141,7 @@ fn step(pid: Pid, n: usize) -> End {
 
 /// Kills the verb at its first, its second, .. moment (`stride` apart) until it comes to its own end. `check` is told
 /// the moment; the first of its two turns puts back with `delete --force`, the second one with `gc`.
-fn at_every_moment(stride: usize, mut check: impl FnMut(usize, bool) -> End) {
+pub(crate) fn at_every_moment(stride: usize, mut check: impl FnMut(usize, bool) -> End) {
     for by_gc in [false, true] {
         let mut moments = 0;
         for n in (1 + stride / 2 * usize::from(by_gc)..).step_by(stride) {
@@ -155,7 +158,7 @@ fn at_every_moment(stride: usize, mut check: impl FnMut(usize, bool) -> End) {
 }
 
 /// Puts back by `delete --force`, or by `gc`. A container that `gc` leaves alone must be whole.
-fn put_back(world: &World, id: &str, by_gc: bool, whole: &[&str], end: &End) {
+pub(crate) fn put_back(world: &World, id: &str, by_gc: bool, whole: &[&str], end: &End) {
     if by_gc {
         let deadline = Instant::now() + DEADLINE;
         world.ok(&["gc"]);

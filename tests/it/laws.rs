@@ -138,7 +138,9 @@ proptest! {
             prop_assert!(fits(kind, name), "{kind} {name}");
         }
         if one != two {
-            let both: Vec<_> = of_one.intersection(&of_two).collect();
+            // On Linux link-level addresses derive from the pot's address, which the ledger gives to one pot only.
+            let apart = |(kind, _): &&(&str, String)| os == Os::Freebsd || *kind != "mac";
+            let both: Vec<_> = of_one.intersection(&of_two).filter(apart).collect();
             prop_assert!(both.is_empty(), "{one} and {two}: {both:?}");
         }
     }
@@ -334,22 +336,22 @@ fn poisoned(value: &Value, text: &str) -> Value {
     match value {
         Value::String(_) => json!(text),
         Value::Array(all) => all.iter().map(|one| poisoned(one, text)).collect(),
-        Value::Object(all) => all
-            .iter()
-            .map(|(key, one)| match key.as_str() {
-                "op" | "kind" | "moment" | "family" | "id" | "gateway" | "type" | "access" => {
-                    (key.clone(), one.clone())
-                }
-                "defaultAction" | "action" | "architectures" => (key.clone(), one.clone()),
-                // An address is one, but lists of addresses are texts as often.
-                "addresses" if serde_json::from_value::<Vec<std::net::IpAddr>>(one.clone()).is_ok() => {
-                    (key.clone(), one.clone())
-                }
-                "potrun:id" => (key.clone(), one.clone()),
-                _ => (key.clone(), poisoned(one, text)),
-            })
-            .collect::<serde_json::Map<_, _>>()
-            .into(),
+        Value::Object(all) => {
+            all.iter()
+                .map(|(key, one)| match key.as_str() {
+                    "op" | "kind" | "moment" | "family" | "id" | "gateway" | "type" | "access" | "address"
+                    | "protocol" => (key.clone(), one.clone()),
+                    "defaultAction" | "action" | "architectures" => (key.clone(), one.clone()),
+                    // An address is one, but lists of addresses are texts as often.
+                    "addresses" if serde_json::from_value::<Vec<std::net::IpAddr>>(one.clone()).is_ok() => {
+                        (key.clone(), one.clone())
+                    }
+                    "potrun:id" => (key.clone(), one.clone()),
+                    _ => (key.clone(), poisoned(one, text)),
+                })
+                .collect::<serde_json::Map<_, _>>()
+                .into()
+        }
         other => other.clone(),
     }
 }

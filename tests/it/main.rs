@@ -15,6 +15,8 @@ mod faults;
 mod laws;
 #[cfg(target_os = "linux")]
 mod life;
+#[cfg(target_os = "linux")]
+mod network;
 mod parity;
 #[cfg(target_os = "linux")]
 mod sys;

@@ -253,7 +253,7 @@ fn effects(plan: &Plan) -> BTreeSet<String> {
             Op::AddMember { isolated, .. } => {
                 all.insert(if *isolated { "isolated member" } else { "member" }.into());
             }
-            Op::EnableForwarding { family } => {
+            Op::EnableForwarding { family, .. } => {
                 all.insert(if family.to_string() == "ipv4" { "forwarding" } else { "forwarding inet6" }.into());
             }
             Op::MoveInterface { .. } => {

@@ -14,6 +14,31 @@ pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// Lets the program of `command` start in these namespaces.
+pub(crate) fn enter(command: &mut std::process::Command, namespaces: Vec<RawFd>) {
+    use std::os::unix::process::CommandExt;
+    let join = move || {
+        for namespace in &namespaces {
+            // SAFETY: integers only; the child of fork has one thread.
+            if unsafe { libc::setns(*namespace, 0) } == -1 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec `join` makes system calls only; the list was made before.
+    unsafe { command.pre_exec(join) };
+}
+
+/// Lets the program of `command` start in a network and mount namespace of its own.
+pub(crate) fn unshare(command: &mut std::process::Command, flags: i32) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: integers only; the child of fork has one thread.
+    let leave = move || if unsafe { libc::unshare(flags) } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) };
+    // SAFETY: between fork and exec `leave` makes one system call.
+    unsafe { command.pre_exec(leave) };
+}
+
 /// The descriptor and the text that the other side of a socket has sent.
 pub(crate) fn receive_fd(from: BorrowedFd<'_>) -> io::Result<(OwnedFd, String)> {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -38,6 +38,8 @@ pub(crate) struct World {
     pub(crate) cgroup2: PathBuf,
     pub(crate) potrun: PathBuf,
     user: Option<u32>,
+    /// The namespaces that potrun is called in, unless the test's own: network and mounts.
+    pub(crate) host: Option<[File; 2]>,
     calls: Cell<u32>,
     bundles: Cell<u32>,
 }
@@ -87,7 +89,17 @@ impl World {
         }
         fs::copy(&busybox, dir.join("busybox")).unwrap();
         let potrun = env!("CARGO_BIN_EXE_potrun").into();
-        Some(Self { dir, token, busybox, cgroup2, potrun, user: None, calls: Cell::new(0), bundles: Cell::new(0) })
+        Some(Self {
+            dir,
+            token,
+            busybox,
+            cgroup2,
+            potrun,
+            user: None,
+            host: None,
+            calls: Cell::new(0),
+            bundles: Cell::new(0),
+        })
     }
 
     /// From now on potrun is called by user `uid`, who may write to what is the world's.
@@ -104,6 +116,9 @@ impl World {
     fn caller(&self, command: &mut Command) {
         if let Some(uid) = self.user {
             command.uid(uid).gid(uid).current_dir("/").env("HOME", &self.dir);
+        }
+        if let Some(host) = &self.host {
+            sys::enter(command, host.iter().map(AsRawFd::as_raw_fd).collect());
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::bundle::Bundle;
 use crate::facts::{Facts, Os, Store};
+use crate::linux::nft::Element;
 use crate::op::{Family, MARK, Mount, Op};
 
 use super::inside::{Process, Stage};
@@ -40,8 +41,8 @@ pub struct Machine {
     pub forwarding: BTreeSet<String>,
     /// pf anchors, each with its rules.
     pub anchors: BTreeMap<String, Vec<String>>,
-    /// Rules of the nftables table `potrun`, by the pot that they name.
-    pub nft: BTreeMap<String, String>,
+    /// Elements of the sets of the nftables table `potrun`, if that is there.
+    pub nft: Option<BTreeSet<String>>,
     /// Rules of rctl(8).
     pub rctl: BTreeSet<String>,
     /// Leases of addresses and ports, by their owner.
@@ -189,7 +190,7 @@ impl Machine {
             routes: BTreeSet::new(),
             forwarding: BTreeSet::new(),
             anchors: BTreeMap::new(),
-            nft: BTreeMap::new(),
+            nft: None,
             rctl: BTreeSet::new(),
             leases: BTreeMap::new(),
             cgroups: BTreeMap::new(),
@@ -366,6 +367,12 @@ impl Machine {
         self.links.get_mut(&(Net::Host, name.into())).ok_or_else(|| format!("there is no interface {name}"))
     }
 
+    /// Whether any bridge of pots is left.
+    fn has_bridge(&self) -> bool {
+        let ours = |link: &Link| link.kind == LinkKind::Bridge && link.description.starts_with("potrun ");
+        self.links.values().any(ours)
+    }
+
     fn has_member(&self, bridge: &str) -> bool {
         self.links.values().any(|link| link.bridge.as_deref() == Some(bridge))
     }
@@ -444,10 +451,11 @@ impl Machine {
                 self.leases.remove(owner);
                 Ok(())
             }
-            Op::CreatePair { host, pot, description, macs } => {
+            Op::CreatePair { host, pot, description, macs, into } => {
                 need(macs[0] != macs[1] && host != pot, || "the ends of a pair must differ".into())?;
-                for (name, peer) in [(host, pot), (pot, host)] {
-                    let key = (Net::Host, name.clone());
+                let inside = into.as_ref().map_or(Ok(Net::Host), |into| self.net(into, *child))?;
+                for (name, peer, net) in [(host, pot, Net::Host), (pot, host, inside)] {
+                    let key = (net, name.clone());
                     need(name.len() < 16 && !self.links.contains_key(&key), || format!("{name} is not free"))?;
                     self.links.insert(key, Link::new(LinkKind::End(peer.clone()), description));
                 }
@@ -478,8 +486,14 @@ impl Machine {
                 link.up = true;
                 Ok(())
             }
-            Op::EnableForwarding { family } => {
+            Op::EnableForwarding { family, .. } => {
                 self.forwarding.insert(family.to_string());
+                Ok(())
+            }
+            Op::ReleaseForwarding { .. } => {
+                if !self.has_bridge() {
+                    self.forwarding.clear();
+                }
                 Ok(())
             }
             Op::AddAddress { interface, address } => {
@@ -565,13 +579,30 @@ impl Machine {
                 }
                 Ok(())
             }
-            Op::LoadNft { name, rules } => {
-                need(!self.nft.contains_key(name), || format!("there are rules of {name}"))?;
-                self.nft.insert(name.clone(), rules.clone());
+            Op::EnsureNft { bridge } => {
+                self.nft.get_or_insert_default().insert(Element::Bridge { name: bridge.clone() }.text(""));
                 Ok(())
             }
-            Op::FlushNft { name } => {
-                self.nft.remove(name);
+            Op::ReleaseNft { bridge } => {
+                if !self.links.contains_key(&(Net::Host, bridge.clone()))
+                    && let Some(table) = &mut self.nft
+                {
+                    table.remove(&Element::Bridge { name: bridge.clone() }.text(""));
+                }
+                if !self.has_bridge() {
+                    self.nft = None;
+                }
+                Ok(())
+            }
+            Op::LoadNft { name, elements } => {
+                let table = self.nft.as_mut().ok_or("there is no table")?;
+                let new = |one: &Element| table.insert(one.text(name));
+                need(elements.iter().all(new), || format!("there are elements of {name}"))
+            }
+            Op::FlushNft { name, elements } => {
+                if let Some(table) = &mut self.nft {
+                    table.retain(|one| !elements.iter().any(|gone| gone.text(name) == *one));
+                }
                 Ok(())
             }
             Op::AddRctl { rule } => {

@@ -1,7 +1,7 @@
-//! Hands BPF programs to the kernel: the seccomp filter of the calling thread, the device filter of a cgroup.
+//! Hands BPF programs to the kernel: the seccomp filter of the calling thread, those of a cgroup's hooks.
 
 mod sys;
 #[cfg(test)]
 mod tests;
 
-pub(super) use sys::{device_filter_attach, seccomp_install};
+pub(super) use sys::{attach, seccomp_install};

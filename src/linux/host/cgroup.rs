@@ -2,11 +2,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::LinuxDeviceCgroup;
+
+use crate::linux::bpf::Hook;
 
 /// Makes the group, and the groups above it.
 pub(super) fn create(path: &Path) -> io::Result<()> {
@@ -35,7 +38,16 @@ pub(super) fn open(path: &Path) -> io::Result<OwnedFd> {
 /// Attaches the device filter.
 pub(super) fn filter_devices(path: &Path, rules: &[LinuxDeviceCgroup]) -> Result<(), crate::host::Trouble> {
     let program = crate::linux::devices::program(rules)?;
-    Ok(super::bpf::device_filter_attach(open(path)?.as_fd(), &program)?)
+    Ok(super::bpf::attach(open(path)?.as_fd(), Hook::Device, &program)?)
+}
+
+/// Holds the sockets of the group to these addresses.
+pub(super) fn confine(path: &Path, addresses: &[IpAddr]) -> Result<(), crate::host::Trouble> {
+    let group = open(path)?;
+    for (hook, program) in crate::linux::addresses::programs(addresses) {
+        super::bpf::attach(group.as_fd(), hook, &program).map_err(|e| format!("{hook:?}: {e}"))?;
+    }
+    Ok(())
 }
 
 /// Kills everything in the group and below, and waits until it is gone. No group, nothing to kill.

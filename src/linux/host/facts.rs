@@ -1,6 +1,6 @@
 //! Looking at the machine, once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,14 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, access, getegid, geteuid};
 
 use crate::bundle::Bundle;
-use crate::bundle::pot::{Dns, NetworkKind};
+use crate::bundle::pot::{Dns, NetworkKind, Pot};
 use crate::error::{Doing, Result};
 use crate::facts::{Base, Cgroup, Facts, Network, Os, Store};
+use crate::freebsd::pots;
 use crate::id::ContainerId;
+use crate::{lease, plan};
+
+use super::network::facts as network;
 
 /// Looks at what `bundle` needs. Changes nothing.
 ///
@@ -30,10 +34,12 @@ pub fn gather(bundle: &Bundle, _: &ContainerId, state: &Path, store: &Path) -> R
             fscomps.insert(fscomp.name.clone(), path);
         }
     }
-    let mut network = Network { ledger: ledger(), ..Network::default() };
-    if pot.is_some_and(|pot| pot.network.kind != NetworkKind::Inherit) {
-        network.interface = outer_interface().unwrap_or_else(|| "eth0".into());
-    }
+    let network = match pot {
+        Some(pot) if pot.network.kind != NetworkKind::Inherit => {
+            self::network(pot, store).doing(|| "look at the network")?
+        }
+        _ => Network { ledger: ledger(), ..Network::default() },
+    };
     let wants_dns = pot.is_some_and(|pot| matches!(pot.dns, Some(Dns::Inherit) | None));
     Ok(Facts {
         os: Os::Linux,
@@ -50,6 +56,65 @@ pub fn gather(bundle: &Bundle, _: &ContainerId, state: &Path, store: &Path) -> R
         resolv_conf: if wants_dns { fs::read_to_string("/etc/resolv.conf").ok() } else { None },
         network,
     })
+}
+
+/// The pot network as it is now.
+fn network(pot: &Pot, store: &Path) -> io::Result<Network> {
+    let settings = Network { ledger: ledger(), ..Network::default() };
+    let bridged = plan::network::bridged(pot);
+    let host_addresses = network::addresses()?;
+    let leases = lease::read(&settings.ledger)?;
+    let mut taken = settings.taken_addresses.clone();
+    taken.extend(host_addresses.values().flatten());
+    taken.extend(leases.iter().flat_map(|lease| &lease.addresses));
+    if bridged {
+        taken.extend(network::neighbours(&plan::network::bridge(pot).name)?);
+    }
+    taken.sort_unstable();
+    taken.dedup();
+    let leased: BTreeSet<u16> = leases.iter().flat_map(|lease| lease.ports.iter().copied()).collect();
+    let asked: BTreeSet<u16> = pot.exported_ports.iter().filter_map(|one| one.host_port).collect();
+    let taken_ports = taken_ports(pot, &leased, &asked, settings.ports);
+    // Who it is, is asked only where it will be told.
+    let mut wanted: BTreeSet<u16> = asked.intersection(&taken_ports).copied().collect();
+    let mut port_holders = BTreeMap::new();
+    for lease in &leases {
+        for port in lease.ports.iter().filter(|port| wanted.remove(port)) {
+            port_holders.insert(*port, format!("container {}", lease.id));
+        }
+    }
+    if !wanted.is_empty() {
+        port_holders.extend(network::holders(&wanted));
+    }
+    let mut bridges = BTreeMap::new();
+    if let Some(name) = &pot.network.bridge
+        && let Ok(text) = fs::read_to_string(store.join("bridges").join(name))
+    {
+        bridges.extend(pots::bridge(&text).map(|bridge| (name.clone(), bridge)));
+    }
+    let interface = network::default_interface().unwrap_or_else(|| "eth0".into());
+    let taken_addresses = taken;
+    let taken_ports = taken_ports.into_iter().collect();
+    Ok(Network { interface, bridges, taken_addresses, taken_ports, port_holders, host_addresses, ..settings })
+}
+
+/// The ports that other pots have, and as far as the plan may choose them, those that somebody of the host has: the ones
+/// that are asked for, and the lowest of those to lease until as many are free as are needed.
+fn taken_ports(pot: &Pot, leased: &BTreeSet<u16>, asked: &BTreeSet<u16>, range: (u16, u16)) -> BTreeSet<u16> {
+    let mut taken = leased.clone();
+    taken.extend(asked.iter().filter(|port| !leased.contains(port) && network::is_taken(**port)));
+    let mut needed = pot.exported_ports.iter().filter(|one| one.host_port.is_none()).count();
+    for port in (range.0..=range.1).filter(|port| !leased.contains(port) && !asked.contains(port)) {
+        if needed == 0 {
+            break;
+        }
+        if network::is_taken(port) {
+            taken.insert(port);
+        } else {
+            needed -= 1;
+        }
+    }
+    taken
 }
 
 /// What is known of an imported base.
@@ -96,15 +161,6 @@ pub(super) fn unescape(text: &str) -> String {
         .iter()
         .zip([" ", "\t", "\n", "\\"])
         .fold(text.to_string(), |t, (a, b)| t.replace(a, b))
-}
-
-/// The interface of the default route (proc_net_route: destination and mask 0).
-fn outer_interface() -> Option<String> {
-    let text = super::read_text("/proc/net/route").ok()?;
-    text.lines().skip(1).find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        (fields.get(1) == Some(&"00000000") && fields.get(7) == Some(&"00000000")).then(|| fields[0].to_string())
-    })
 }
 
 /// The ledger of leases.

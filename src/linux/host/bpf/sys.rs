@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use crate::linux::devices::BpfInsn;
+use crate::linux::bpf::{BpfInsn, Hook};
 use crate::linux::seccomp::{FLAG_NEW_LISTENER, FLAG_TSYNC, Filter, SockFilter};
 
 /// `struct sock_fprog` of linux/filter.h.
@@ -39,26 +39,24 @@ pub(crate) fn seccomp_install(filter: &Filter) -> io::Result<Option<OwnedFd>> {
     Ok(None)
 }
 
-/// Attaches the program to the cgroup v2 directory `cgroup`. Programs already attached, here or above, stay: what any of
+/// Attaches the program to a hook of the cgroup v2 directory `cgroup`. Programs already attached, here or above, stay: what any of
 /// them denies is denied.
 ///
 /// Needs CAP_BPF and CAP_NET_ADMIN, or CAP_SYS_ADMIN, in the initial user namespace. RLIMIT_MEMLOCK is left alone: since
 /// Linux 5.11 programs count as memory of the cgroup.
-pub(crate) fn device_filter_attach(cgroup: BorrowedFd, program: &[BpfInsn]) -> io::Result<()> {
-    let program = load(program)?;
+pub(crate) fn attach(cgroup: BorrowedFd, hook: Hook, program: &[BpfInsn]) -> io::Result<()> {
+    let program = load(hook, program)?;
     let mut attr = Attach {
         target_fd: cgroup.as_raw_fd(),
         attach_bpf_fd: program.as_raw_fd(),
-        attach_type: BPF_CGROUP_DEVICE,
+        attach_type: hook.numbers().0,
         attach_flags: BPF_F_ALLOW_MULTI,
     };
     bpf(&mut attr).map(drop)
     // The cgroup holds the program from here on, and our descriptor closes.
 }
 
-// Commands, types and flags: include/uapi/linux/bpf.h.
-const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
-const BPF_CGROUP_DEVICE: u32 = 6;
+// Commands and flags: include/uapi/linux/bpf.h.
 const BPF_F_ALLOW_MULTI: u32 = 1 << 1;
 
 /// The kernel lets a program call GPL-only helpers by its license. Ours calls none, so any will do; this is potrun's.
@@ -83,6 +81,9 @@ struct Load<'a> {
     insn_cnt: u32,
     insns: Pointer<'a, BpfInsn>,
     license: Pointer<'a, u8>,
+    /// Log of the verifier, version of the kernel, flags, name, interface: none.
+    unused: [u32; 11],
+    expected_attach_type: u32,
 }
 
 /// A pointer in 64 bits, whatever the machine's size, as `__aligned_u64` in bpf_attr.
@@ -98,7 +99,7 @@ impl<'a, T> Pointer<'a, T> {
     }
 }
 
-// SAFETY: two u32 and two u64 at 8 and 16, as the struct for BPF_PROG_LOAD begins. `load` is the only one to make it, with
+// SAFETY: two u32, two u64 at 8 and 16, and twelve u32 from 24 to 72, as the struct for BPF_PROG_LOAD begins. `load` is the only one to make it, with
 // as many instructions as it says and a license that ends in NUL; the lifetime keeps both.
 unsafe impl Attr for Load<'_> {
     const COMMAND: libc::c_int = 5; // BPF_PROG_LOAD
@@ -118,13 +119,15 @@ unsafe impl Attr for Attach {
     const COMMAND: libc::c_int = 8; // BPF_PROG_ATTACH
 }
 
-fn load(program: &[BpfInsn]) -> io::Result<OwnedFd> {
+fn load(hook: Hook, program: &[BpfInsn]) -> io::Result<OwnedFd> {
     let license = LICENSE.to_bytes_with_nul();
     let mut attr = Load {
-        prog_type: BPF_PROG_TYPE_CGROUP_DEVICE,
+        prog_type: hook.numbers().1,
         insn_cnt: u32::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?,
         insns: Pointer::to(program),
         license: Pointer::to(license),
+        unused: [0; 11],
+        expected_attach_type: hook.numbers().0,
     };
     for _ in 1..LOAD_ATTEMPTS {
         match bpf(&mut attr) {

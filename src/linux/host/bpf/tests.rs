@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxSeccomp};
 
-use super::{device_filter_attach, seccomp_install};
+use super::{attach, seccomp_install};
+use crate::linux::bpf::Hook;
 use crate::linux::{devices, seccomp};
 use seccomp::Filter;
 use sys::{End, call, in_child};
@@ -200,7 +201,7 @@ impl Cgroup {
 
     fn attach(&self, rules: &[LinuxDeviceCgroup]) -> io::Result<()> {
         let directory = File::open(&self.0)?;
-        device_filter_attach(directory.as_fd(), &devices::program(rules).expect("the rules compile"))
+        attach(directory.as_fd(), Hook::Device, &devices::program(rules).expect("the rules compile"))
     }
 
     /// Runs `body` in a child that is in the cgroup.
@@ -350,6 +351,6 @@ fn what_is_no_cgroup_takes_no_filter() {
     let rules = json(r#"[{"allow": false, "access": "rwm"}]"#);
     let Some(_able) = cgroup("able", &rules) else { return };
     let directory = File::open("/").expect("/");
-    let refused = device_filter_attach(directory.as_fd(), &devices::program(&rules).expect("compiles"));
+    let refused = attach(directory.as_fd(), Hook::Device, &devices::program(&rules).expect("compiles"));
     assert!(refused.is_err_and(|error| error.raw_os_error() == Some(libc::EBADF)));
 }
