@@ -147,6 +147,22 @@ impl Bench {
         Ok([create, start, delete, run])
     }
 
+    /// A pot that has the bridge already, and keeps it: the first one of a host and the last one pay for more.
+    fn neighbour(&self, potrun: &[&Runtime], rootfs: &Path) -> Res<()> {
+        let mut config = pot_config(&json!({"network": {"type": "public-bridge"}}));
+        config["process"]["args"] = json!(["/bin/sleep", "100000"]);
+        config["linux"]["cgroupsPath"] = json!(format!("/{}/neighbour", self.view.name));
+        config["root"]["path"] = json!(rootfs);
+        let dir = self.scratch.join("bundles/neighbour");
+        fs::create_dir_all(&dir)?;
+        fs::write(dir.join("config.json"), config.to_string())?;
+        for runtime in potrun {
+            fs::create_dir_all(self.state(runtime))?;
+            self.verb(runtime, &["create", "--bundle", &dir.to_string_lossy(), "neighbour"])?;
+        }
+        Ok(())
+    }
+
     fn nothing_left(&self, runtime: &Runtime) -> Res<()> {
         for path in [self.view.cgroup().join(ID), self.state(runtime).join(ID)] {
             if path.try_exists()? {
@@ -224,6 +240,24 @@ fn plain_config() -> Value {
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
         }
     })
+}
+
+/// What a network costs is the difference of these two.
+fn networks() -> [(&'static str, Value); 2] {
+    let port = json!([{"port": 80, "hostPort": 8080}]);
+    [
+        ("network inherit", json!({"network": {"type": "inherit"}})),
+        ("public-bridge, one exported port", json!({"network": {"type": "public-bridge"}, "exportedPorts": port})),
+    ]
+}
+
+/// The plain configuration as a pot whose network the pot section says.
+fn pot_config(pot: &Value) -> Value {
+    let mut config = plain_config();
+    config["pot"] = pot.clone();
+    let namespaces = config["linux"]["namespaces"].as_array_mut();
+    namespaces.into_iter().for_each(|all| all.retain(|one| one["type"] != "network"));
+    config
 }
 
 /// A root file system of one static program.
@@ -377,6 +411,13 @@ pub(crate) fn main() -> Res<()> {
         let bundle = bundle(&bench.scratch, "pot", &config, None, &bench.view)?;
         tables.push((bundle, runtimes.iter().filter(|runtime| runtime.name == "potrun").collect()));
     }
+
+    let potrun: Vec<&Runtime> = runtimes.iter().filter(|runtime| runtime.name == "potrun").collect();
+    for (name, pot) in networks() {
+        let bundle = bundle(&bench.scratch, name, &pot_config(&pot), Some(&rootfs), &bench.view)?;
+        tables.push((bundle, potrun.clone()));
+    }
+    bench.neighbour(&potrun, &rootfs)?;
 
     let mut report = Vec::new();
     println!(

@@ -1,5 +1,5 @@
-//! The place where runtimes are measured: a mount namespace of our own in which cgroup v2 is all there is at
-//! /sys/fs/cgroup, and a cgroup of our own that is empty and gone in the end, whatever happened.
+//! The place where runtimes are measured: a network namespace of our own, a mount namespace in which cgroup v2 is all
+//! there is at /sys/fs/cgroup and /run is empty, and a cgroup of our own that is empty and gone in the end, whatever happened.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io, process};
@@ -32,7 +32,7 @@ impl View {
             .and_then(|line| line.split(' ').nth(4))
             .ok_or("cgroup v2 is not mounted")?;
         prctl::set_child_subreaper(true)?;
-        unshare(CloneFlags::CLONE_NEWNS)?;
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)?;
         mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
         if cgroup2 != CGROUPS {
             // Moved and not mounted anew: a new mount could change the options of the only cgroup2 there is.
@@ -42,6 +42,8 @@ impl View {
             umount2(CGROUPS, MntFlags::MNT_DETACH)?;
             mount(Some(&aside), CGROUPS, NONE, MsFlags::MS_MOVE, NONE)?;
         }
+        // The ledger of a host's pots: this is another host.
+        mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), NONE)?;
         // The usual home of a runtime's state is a tmpfs.
         fs::create_dir_all(scratch.join("state"))?;
         mount(Some("tmpfs"), &scratch.join("state"), Some("tmpfs"), MsFlags::empty(), NONE)?;
