@@ -3,7 +3,7 @@
 #
 # usage: tests/freebsd.sh [CLIPPY ARGUMENT...]        (default: --package potrun --all-targets)
 #
-# Leaves target/x86_64-unknown-freebsd/release/potrun. Exit: 0 all is well, 77 it could not be tried here (the reason
+# Leaves target/x86_64-unknown-freebsd/release/potrun, and conformance-stop beside it for the cases of a guest. Exit: 0 all is well, 77 it could not be tried here (the reason
 # is printed as "skipped: ..."), anything else: it does not lint, compile or link.
 #
 # The target's standard library is the toolchain's where rustup has it. Where rustup cannot be reached, it is built from
@@ -125,10 +125,10 @@ export CC_x86_64_unknown_freebsd="$here/cc" AR_x86_64_unknown_freebsd="$here/ar"
 
 [ $# -gt 0 ] || set -- --package potrun --all-targets
 cargo clippy $std --target $triple "$@" -- -D warnings
-cargo build $std --target $triple --release --bin potrun
+cargo build $std --target $triple --release --package potrun --bin potrun --package conformance --bin conformance-stop
 
 mkdir -p "target/$triple/release"
-cp "$here/build/$triple/release/potrun" "$bin"
+for name in potrun conformance-stop; do cp "$here/build/$triple/release/$name" "target/$triple/release/"; done
 needed=$(readelf -d "$bin" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p')
 case $needed in *stand-in*) echo "$bin needs a stand-in library" >&2; exit 1 ;; esac
 about=$(file "$bin")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All tests. What cannot run here says "skipped" and why; anything that fails ends the script with 1 after the rest has run.
 #
-# usage: tests/run.sh [STEP...]        steps: format lint test conformance demo freebsd (default: all)
+# usage: tests/run.sh [STEP...]        steps: format lint test conformance demo freebsd guest (default: all)
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -46,7 +46,7 @@ conformance() {
 export CARGO_TERM_COLOR=never
 tests/install.sh cc busybox ps tar xz strace file readelf python3 pip3 || true # what is missing is skipped, by name, where it is needed
 wanted=("$@")
-[ $# -gt 0 ] || wanted=(format lint test conformance demo freebsd)
+[ $# -gt 0 ] || wanted=(format lint test conformance demo freebsd guest)
 for name in "${wanted[@]}"; do
     case $name in
     format) step format format ;;
@@ -55,6 +55,7 @@ for name in "${wanted[@]}"; do
     conformance) step conformance conformance ;;
     demo) step demo tests/demo.sh "${DEMO:-debian}" ;;
     freebsd) step freebsd tests/freebsd.sh ;;
+    guest) step guest conformance/vm/freebsd ;;
     *) echo "no step $name" >&2 && exit 2 ;;
     esac
 done
