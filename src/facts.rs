@@ -3,11 +3,16 @@
 //! Facts go in and out as JSON, so that a bug report is `config.json` and `facts.json`, and so that a plan for another
 //! machine, or another operating system, can be made anywhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::bundle::pot::Protocol;
+use crate::id::ContainerId;
+use crate::lease::Port;
+use crate::ranges::Ranges;
 
 /// An operating system that potrun translates for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -121,13 +126,17 @@ pub struct Network {
     pub gateway6: IpAddr,
     /// Private bridges: name to subnet and gateway.
     pub bridges: BTreeMap<String, Bridge>,
-    /// Addresses that cannot be given: of pots, of the host, of the name server.
+    /// Addresses that cannot be given, whatever the ledger says: of the host, of the name server, of pot's own pots.
     pub taken_addresses: Vec<IpAddr>,
-    /// Ports of the host that cannot be given.
+    /// Ports of the host that cannot be given, whatever the ledger says: somebody has a socket there, or (FreeBSD) a pot of
+    /// pot's own has them.
     pub taken_ports: Vec<u16>,
     /// Who has those of them that the bundle asks for, as far as that is known.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub port_holders: BTreeMap<u16, String>,
+    /// What the ledger says.
+    #[serde(default, skip_serializing_if = "Leased::is_empty")]
+    pub leased: Leased,
     /// First and last port that is leased.
     pub ports: (u16, u16),
     /// `POT_ISOLATE_VNET_POTS`: whether pots of one bridge cannot reach each other.
@@ -154,6 +163,62 @@ fn default_ledger() -> PathBuf {
     "/var/run/potrun.leases".into()
 }
 
+/// What pots have on lease: runs, `first-last`, of which ten thousand pots make few.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Leased {
+    /// Addresses.
+    pub addresses: Ranges<IpAddr>,
+    /// TCP ports of all addresses of the host.
+    pub tcp: Ranges<u16>,
+    /// UDP ports of all addresses of the host.
+    pub udp: Ranges<u16>,
+    /// Ports of one address of the host.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub bound: BTreeSet<Port>,
+    /// Of what the bundle asks for by name: who has it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub holders: BTreeMap<String, ContainerId>,
+}
+
+impl Leased {
+    /// Whether nothing is on lease.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.addresses.is_empty() && self.tcp.is_empty() && self.udp.is_empty() && self.bound.is_empty()
+    }
+
+    fn ports(&self, protocol: Protocol) -> &Ranges<u16> {
+        match protocol {
+            Protocol::Tcp => &self.tcp,
+            Protocol::Udp => &self.udp,
+        }
+    }
+
+    /// Whether a pot has this port, or one that collides with it.
+    #[must_use]
+    pub fn has(&self, port: &Port) -> bool {
+        let one = |host| self.bound.contains(&Port { host: Some(host), ..*port });
+        self.ports(port.protocol).contains(port.port)
+            || port.host.map_or_else(|| self.bound_at(port.protocol, port.port), one)
+    }
+
+    fn bound_at(&self, protocol: Protocol, port: u16) -> bool {
+        let first = Port { protocol, port, host: None };
+        self.bound.range(first..).next().is_some_and(|one| one.collides(&first))
+    }
+
+    /// `from`, or the first port after it that no pot has on any address of the host.
+    #[must_use]
+    pub fn free_port(&self, protocol: Protocol, from: u16) -> Option<u16> {
+        let mut port = self.ports(protocol).free_from(from)?;
+        while self.bound_at(protocol, port) {
+            port = self.ports(protocol).free_from(port.checked_add(1)?)?;
+        }
+        Some(port)
+    }
+}
+
 /// A private bridge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -178,6 +243,7 @@ impl Default for Network {
             taken_addresses: vec![IpAddr::V4(std::net::Ipv4Addr::new(10, 192, 0, 2))],
             taken_ports: Vec::new(),
             port_holders: BTreeMap::new(),
+            leased: Leased::default(),
             ports: (1024, 9999),
             isolate: false,
             ledger: default_ledger(),

@@ -33,6 +33,7 @@ pub mod linux;
 pub mod log;
 pub mod op;
 pub mod plan;
+pub mod ranges;
 pub mod state;
 pub mod store;
 pub mod verb;

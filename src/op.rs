@@ -16,6 +16,7 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxSeccomp};
 use serde::{Deserialize, Serialize};
 
 use crate::id::ContainerId;
+use crate::lease::Port;
 use crate::linux::nft::{self, Element};
 
 /// One step.
@@ -72,7 +73,7 @@ pub enum Op {
 
     // --- network of the host --------------------------------------------------------------------------------------
     /// Enter addresses and ports of the host into the ledger; `owner`, the state directory, is the mark.
-    Lease { ledger: PathBuf, id: ContainerId, owner: PathBuf, addresses: Vec<IpAddr>, ports: Vec<u16> },
+    Lease { ledger: PathBuf, id: ContainerId, owner: PathBuf, addresses: Vec<IpAddr>, ports: Vec<Port> },
     /// Inverse of [`Op::Lease`].
     EndLease { ledger: PathBuf, id: ContainerId, owner: PathBuf },
     /// A pair of connected interfaces; `host` stays, `pot` goes into the pot. They carry `description`. `into`: the pot

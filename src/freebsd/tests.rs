@@ -89,7 +89,7 @@ add resource rule jail:web1:pcpu:deny=150
 add resource rule jail:web1:maxproc:deny=64
 create jail web1: path=/opt/pot/jails/web1/m persist osrelease=14.3-RELEASE devfs_ruleset=4 enforce_statfs=2 children.max=0 host=new host.hostname=web1.example.org sysvmsg=new sysvsem=new sysvshm=new vnet=new
 confine jail web1 to processors 0-1
-lease 10.192.0.3,fd70:6f74::2, ports 1024,30080
+lease 10.192.0.3,fd70:6f74::2, ports tcp/1024,tcp/30080
 ensure bridge pb-public, potrun public bridge, 10.192.0.1/10,fd70:6f74::1/64
 enable forwarding of ipv4
 enable forwarding of ipv6

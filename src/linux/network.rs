@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(
             steps(r#""network": {"type": "public-bridge", "stack": "dual"}, "exportedPorts": [{"port": 80}]"#),
             [
-                "lease 10.192.0.3,fd70:6f74::2, ports 1024",
+                "lease 10.192.0.3,fd70:6f74::2, ports tcp/1024",
                 "enable forwarding of ipv4",
                 "enable forwarding of ipv6",
                 "ensure nftables table potrun with bridge pb-public",

@@ -3,7 +3,13 @@
 //! Two creates cannot choose the same: whoever creates a pot on a bridge holds the lock of the ledger
 //! ([`crate::lease`]) from looking at the machine until the lease is entered.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::bundle::pot::{ExportedPort, Protocol};
+use crate::lease::Port;
+use crate::ranges::{Point, Ranges};
 
 use super::Draft;
 
@@ -62,23 +68,24 @@ impl Subnet {
         self.prefix < other.prefix && self.contains(other.network)
     }
 
-    /// The lowest usable address that is neither `taken` nor of one of the `kept` subnets. What is used is sorted once;
-    /// the walk ends at the first gap.
+    /// The lowest usable address that is in neither set: one search for each run of `others` before it, and as many in
+    /// `leased`, however many addresses that has.
     #[must_use]
-    pub fn lowest_free(&self, taken: &[IpAddr], kept: &[Self]) -> Option<IpAddr> {
-        let one = |address: &IpAddr| (number(*address), number(*address));
-        let mut used: Vec<(u128, u128)> = taken.iter().filter(|a| self.contains(**a)).map(one).collect();
-        used.extend(kept.iter().map(|k| (number(k.network), number(k.network) | k.mask())));
-        used.sort_unstable();
-        let mut candidate = number(self.network) + 1;
-        for (first, last) in used {
-            if first > candidate {
-                break;
+    pub fn lowest_free(&self, leased: &Ranges<IpAddr>, others: &Ranges<IpAddr>) -> Option<IpAddr> {
+        let mut candidate = self.network.next()?;
+        loop {
+            let address = others.free_from(leased.free_from(candidate)?)?;
+            if address == candidate {
+                return self.usable(address).then_some(address);
             }
-            candidate = candidate.max(last.saturating_add(1));
+            candidate = address;
         }
-        let address = self.address(candidate);
-        self.usable(address).then_some(address)
+    }
+
+    /// First and last address.
+    #[must_use]
+    pub fn run(&self) -> (IpAddr, IpAddr) {
+        (self.network, self.address(number(self.network) | self.mask()))
     }
 
     #[allow(clippy::cast_possible_truncation)] // the number of an IPv4 address has 32 bits
@@ -88,6 +95,12 @@ impl Subnet {
         } else {
             IpAddr::V6(Ipv6Addr::from(number))
         }
+    }
+}
+
+impl fmt::Display for Subnet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
     }
 }
 
@@ -106,36 +119,38 @@ pub fn address(
     asked: Option<(usize, IpAddr)>,
     gateway: IpAddr,
 ) -> Option<IpAddr> {
-    let mut taken = draft.facts.network.taken_addresses.clone();
-    taken.push(gateway);
+    let facts = &draft.facts.network;
     // Private bridges are carved out of the public network, as pot does it.
-    let private = draft.facts.network.bridges.values().filter_map(|bridge| Subnet::parse(&bridge.subnet));
+    let private = facts.bridges.values().filter_map(|bridge| Subnet::parse(&bridge.subnet));
     let kept: Vec<Subnet> = private.filter(|private| subnet.holds(private)).collect();
-    match asked {
-        Some((n, address)) => {
-            let at = format!("/pot/network/addresses/{n}");
-            if !subnet.usable(address) {
-                draft.refuse(at, format!("{address} is not a host address of {}/{}", subnet.network, subnet.prefix));
-                return None;
-            }
-            if let Some(private) = kept.iter().find(|private| private.contains(address)) {
-                let what = format!("{address} belongs to the private bridge {}/{}", private.network, private.prefix);
-                draft.refuse(at, what);
-                return None;
-            }
-            if taken.contains(&address) {
-                draft.refuse(at, format!("{address} is taken"));
-                return None;
-            }
-            Some(address)
+    let Some((n, address)) = asked else {
+        let mut others: Ranges<IpAddr> = facts.taken_addresses.iter().copied().chain([gateway]).collect();
+        for (first, last) in kept.iter().map(Subnet::run) {
+            others.insert(first, last);
         }
-        None => {
-            let free = subnet.lowest_free(&taken, &kept);
-            if free.is_none() {
-                let what = format!("no address of {}/{} is free", subnet.network, subnet.prefix);
-                draft.refuse("/pot/network/addresses", what);
-            }
-            free
+        let free = subnet.lowest_free(&facts.leased.addresses, &others);
+        if free.is_none() {
+            draft.refuse("/pot/network/addresses", format!("no address of {subnet} is free"));
+        }
+        return free;
+    };
+    let refused = if !subnet.usable(address) {
+        Some(format!("{address} is not a host address of {subnet}"))
+    } else if let Some(private) = kept.iter().find(|private| private.contains(address)) {
+        Some(format!("{address} belongs to the private bridge {private}"))
+    } else if let Some(holder) = facts.leased.holders.get(&address.to_string()) {
+        Some(format!("{address} is taken: container {holder} has it"))
+    } else if address == gateway {
+        Some(format!("{address} is taken: the host's own address on the bridge"))
+    } else {
+        let taken = facts.taken_addresses.contains(&address) || facts.leased.addresses.contains(address);
+        taken.then(|| format!("{address} is taken"))
+    };
+    match refused {
+        None => Some(address),
+        Some(what) => {
+            draft.refuse(format!("/pot/network/addresses/{n}"), what);
+            None
         }
     }
 }
@@ -143,29 +158,59 @@ pub fn address(
 /// The ports of the host for `pot.exportedPorts`, in their order: the ones asked for, or the lowest free ones.
 pub fn ports(draft: &mut Draft<'_>) -> Vec<u16> {
     let exported = draft.bundle.pot.as_ref().map(|pot| pot.exported_ports.clone()).unwrap_or_default();
-    let mut taken = draft.facts.network.taken_ports.clone();
-    taken.extend(exported.iter().filter_map(|one| one.host_port));
-    let (first, last) = draft.facts.network.ports;
+    let facts = &draft.facts.network;
+    let sockets: Ranges<u16> = facts.taken_ports.iter().copied().collect();
+    let fixed = |protocol: Protocol| {
+        exported.iter().filter(move |one| one.protocol == protocol).filter_map(|one| one.host_port)
+    };
+    let mut own = BTreeMap::from([Protocol::Tcp, Protocol::Udp].map(|one| (one, fixed(one).collect::<Ranges<u16>>())));
+    let (first, last) = facts.ports;
     let mut given = Vec::with_capacity(exported.len());
     for (n, one) in exported.iter().enumerate() {
-        let port = match one.host_port {
-            Some(port) if draft.facts.network.taken_ports.contains(&port) => {
-                let holder = draft.facts.network.port_holders.get(&port).map(|who| format!(": {who} has it"));
-                let what = format!("port {port} of the host is taken{}", holder.unwrap_or_default());
-                draft.refuse(format!("/pot/exportedPorts/{n}/hostPort"), what);
+        let at = format!("/pot/exportedPorts/{n}/hostPort");
+        let port = match asked(one) {
+            Some(port) => {
+                if sockets.contains(port.port) || facts.leased.has(&port) {
+                    let pot = facts.leased.holders.get(&port.to_string()).map(|id| format!("container {id}"));
+                    let holder = pot.or_else(|| facts.port_holders.get(&port.port).cloned());
+                    let holder = holder.map(|who| format!(": {who} has it")).unwrap_or_default();
+                    draft.refuse(at, format!("port {} of the host is taken{holder}", port.port));
+                }
+                port.port
+            }
+            None => {
+                let own = own.entry(one.protocol).or_default();
+                let free = lowest_port(first, &[&sockets, own], |from| facts.leased.free_port(one.protocol, from));
+                let port = free.filter(|port| *port <= last).unwrap_or_else(|| {
+                    draft.refuse(at, format!("no port of the host from {first} to {last} is free"));
+                    0
+                });
+                own.insert(port, port);
                 port
             }
-            Some(port) => port,
-            None => (first..=last).find(|port| !taken.contains(port)).unwrap_or_else(|| {
-                let what = format!("no port of the host from {first} to {last} is free");
-                draft.refuse(format!("/pot/exportedPorts/{n}/hostPort"), what);
-                0
-            }),
         };
-        taken.push(port);
         given.push(port);
     }
     given
+}
+
+/// The port of the host that an exported port names.
+#[must_use]
+pub fn asked(one: &ExportedPort) -> Option<Port> {
+    let host = one.host_address.filter(|host| !host.is_unspecified());
+    Some(Port { protocol: one.protocol, port: one.host_port?, host })
+}
+
+/// `from`, or the first port after it that is in none of the sets and that the ledger lets through.
+fn lowest_port(from: u16, sets: &[&Ranges<u16>], leased: impl Fn(u16) -> Option<u16>) -> Option<u16> {
+    let mut candidate = from;
+    loop {
+        let next = sets.iter().try_fold(leased(candidate)?, |port, set| set.free_from(port))?;
+        if next == candidate {
+            return Some(next);
+        }
+        candidate = next;
+    }
 }
 
 #[cfg(test)]
@@ -176,33 +221,38 @@ mod tests {
         Subnet::parse(text).unwrap()
     }
 
-    fn all(texts: &[&str]) -> Vec<IpAddr> {
-        texts.iter().map(|t| t.parse().unwrap()).collect()
+    fn set(texts: &[&str]) -> Ranges<IpAddr> {
+        Ranges::parse(texts.iter().copied()).unwrap()
+    }
+
+    fn free(net: &str, leased: &[&str], others: &[&str]) -> Option<String> {
+        subnet(net).lowest_free(&set(leased), &set(others)).map(|address| address.to_string())
     }
 
     #[test]
     fn lowest_free_skips_what_is_taken() {
-        let net = subnet("10.192.0.0/10");
-        assert_eq!(net.lowest_free(&[], &[]), Some("10.192.0.1".parse().unwrap()));
-        let taken = all(&["10.192.0.4", "10.192.0.1", "10.192.0.2", "192.0.2.1"]);
-        assert_eq!(net.lowest_free(&taken, &[]), Some("10.192.0.3".parse().unwrap()));
+        let net = "10.192.0.0/10";
+        assert_eq!(free(net, &[], &[]).unwrap(), "10.192.0.1");
+        assert_eq!(free(net, &["10.192.0.4", "10.192.0.2"], &["10.192.0.1", "192.0.2.1"]).unwrap(), "10.192.0.3");
+        assert_eq!(free(net, &["10.192.0.1", "10.192.0.3"], &["10.192.0.2", "10.192.0.4"]).unwrap(), "10.192.0.5");
     }
 
     #[test]
     fn private_bridges_keep_their_addresses() {
         let (net, private) = (subnet("10.192.0.0/10"), subnet("10.192.0.8/29"));
         assert!(net.holds(&private) && !private.holds(&net) && !net.holds(&net));
-        let taken: Vec<IpAddr> = (1..8).map(|n| IpAddr::V4(Ipv4Addr::new(10, 192, 0, n))).collect();
-        assert_eq!(net.lowest_free(&taken, &[private]), Some("10.192.0.16".parse().unwrap()));
-        assert_eq!(net.lowest_free(&taken[1..], &[private]), Some("10.192.0.1".parse().unwrap()));
-        assert_eq!(net.lowest_free(&[], &[subnet("10.192.0.0/29")]), Some("10.192.0.8".parse().unwrap()));
+        let (first, last) = private.run();
+        assert_eq!((first.to_string().as_str(), last.to_string().as_str()), ("10.192.0.8", "10.192.0.15"));
+        let kept = "10.192.0.8-10.192.0.15";
+        assert_eq!(free("10.192.0.0/10", &["10.192.0.1-10.192.0.7"], &[kept]).unwrap(), "10.192.0.16");
+        assert_eq!(free("10.192.0.0/10", &["10.192.0.2-10.192.0.7"], &[kept]).unwrap(), "10.192.0.1");
     }
 
     #[test]
     fn a_full_subnet_has_none() {
-        let net = subnet("10.0.0.0/30");
-        assert_eq!(net.lowest_free(&all(&["10.0.0.1", "10.0.0.2"]), &[]), None);
-        assert_eq!(net.lowest_free(&all(&["10.0.0.1"]), &[]), Some("10.0.0.2".parse().unwrap()));
+        assert_eq!(free("10.0.0.0/30", &["10.0.0.1-10.0.0.2"], &[]), None);
+        assert_eq!(free("10.0.0.0/30", &["10.0.0.1"], &[]).unwrap(), "10.0.0.2");
+        assert_eq!(free("255.255.255.248/29", &["255.255.255.249-255.255.255.255"], &[]), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::bundle::pot::{NetworkKind, Pot, Protocol};
 use crate::id::ContainerId;
+use crate::lease::Port;
 use crate::op::{Family, Op};
 
 use super::Draft;
@@ -52,7 +53,7 @@ impl End {
     /// `network/prefix`.
     #[must_use]
     pub fn network(&self) -> String {
-        format!("{}/{}", self.subnet.network, self.subnet.prefix)
+        self.subnet.to_string()
     }
 }
 
@@ -229,7 +230,8 @@ pub fn forwards(draft: &mut Draft<'_>, pot: &Pot, ends: &[End]) -> Vec<Forward> 
 /// The step that makes addresses and ports the pot's own. It comes before all that uses them.
 #[must_use]
 pub fn lease(draft: &Draft<'_>, ends: &[End], forwards: &[Forward]) -> Op {
-    let mut ports: Vec<u16> = forwards.iter().map(|one| one.host_port).collect();
+    let port = |one: &Forward| Port { protocol: one.protocol, port: one.host_port, host: one.host };
+    let mut ports: Vec<Port> = forwards.iter().map(port).collect();
     ports.sort_unstable();
     ports.dedup();
     Op::Lease {

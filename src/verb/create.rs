@@ -85,11 +85,20 @@ impl Create {
         // From looking at a network that pots share to having a place in it, nobody else changes it.
         let bridged = bundle.pot.as_ref().is_some_and(plan::network::bridged);
         let _networks = if bridged { Some(super::networks(&this::facts::ledger())?) } else { None };
-        let facts = this::facts::gather(bundle, &id, &context.root, &context.store)?;
         if bundle.spec.process().is_none() {
             return Err(Error::new(Who::Author, "config.json refused: /process: is required to create a container"));
         }
-        let plan = plan::plan(bundle, &facts, &id).map_err(|e| refused(e.into()))?;
+        let planned = || {
+            let facts = this::facts::gather(bundle, &id, &context.root, &context.store)?;
+            Ok(plan::plan(bundle, &facts, &id))
+        };
+        let mut plan = planned()?;
+        // What it lacks may be on lease to containers that are gone.
+        if plan.is_err() && bridged && !crate::lease::sweep(&this::facts::ledger()).doing(|| "sweep leases")?.is_empty()
+        {
+            plan = planned()?;
+        }
+        let plan = plan.map_err(|e| refused(e.into()))?;
         for note in &plan.notes {
             tracing::info!("left out: {note}");
         }

@@ -12,8 +12,8 @@ use crate::store::{Entry, Store};
 pub struct Gc {}
 
 impl cli::Run for Gc {
-    /// Containers whose create or delete died, containers of a `run` that died, layers and notes of containers that are
-    /// no more, and half-imported bases.
+    /// Containers whose create or delete died, containers of a `run` that died, leases, layers and notes of containers
+    /// that are no more, and half-imported bases.
     fn run(&self, context: &Context) -> Result<u8> {
         let mut failed: Vec<Error> = Vec::new();
         for entry in Store::at(&context.root).entries()? {
@@ -21,6 +21,15 @@ impl cli::Run for Gc {
                 Ok(true) => super::print(&format!("{}\n", entry.id()))?,
                 Ok(false) => {}
                 Err(e) => failed.push(e.during(entry.id().to_string())),
+            }
+        }
+        let ledger = this::facts::ledger();
+        // Only root can have leases.
+        if nix::unistd::geteuid().is_root() && ledger.exists() {
+            let _networks = super::networks(&ledger)?;
+            let ended = crate::lease::sweep(&ledger).doing(|| format!("sweep {}", ledger.display()))?;
+            for lease in ended {
+                super::print(&format!("lease of {}\n", lease.id))?;
             }
         }
         let swept = this::sweep(&context.store, &context.root).doing(|| "sweep the store")?;

@@ -157,6 +157,10 @@ impl Paper {
         Self(std::env::temp_dir().join(format!("potrun-faults-{}-{n}", std::process::id())))
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     pub(crate) fn open(&self) -> Journal {
         Journal::open(&self.0).unwrap()
     }

@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -9,13 +11,17 @@ use serde_json::{Value, json};
 
 use potrun::apply::{apply, take_back};
 use potrun::bundle::Bundle;
+use potrun::bundle::pot::Protocol;
 use potrun::facts::{Facts, Os};
 use potrun::host::Host;
 use potrun::host::fake::{Fake, Fault, Machine};
 use potrun::id::{ContainerId, MAX_LEN};
 use potrun::journal::Journal;
+use potrun::lease::{self, Lease, Port};
 use potrun::op::{Op, Root, Spawn};
+use potrun::plan::lease::Subnet;
 use potrun::plan::{Plan, plan};
+use potrun::ranges::Ranges;
 
 use crate::faults::{Paper, case, cases, id};
 
@@ -339,8 +345,8 @@ fn poisoned(value: &Value, text: &str) -> Value {
         Value::Object(all) => {
             all.iter()
                 .map(|(key, one)| match key.as_str() {
-                    "op" | "kind" | "moment" | "family" | "id" | "gateway" | "type" | "access" | "address"
-                    | "protocol" => (key.clone(), one.clone()),
+                    "op" | "kind" | "moment" | "family" | "id" | "gateway" | "ports" | "type" | "access"
+                    | "address" | "protocol" => (key.clone(), one.clone()),
                     "defaultAction" | "action" | "architectures" => (key.clone(), one.clone()),
                     // An address is one, but lists of addresses are texts as often.
                     "addresses" if serde_json::from_value::<Vec<std::net::IpAddr>>(one.clone()).is_ok() => {
@@ -402,5 +408,96 @@ fn the_journal_keeps_what_is_hostile() {
         assert_eq!(paper.open().pending(), [(0, op)]);
         let journal: Journal = paper.open();
         assert_eq!(journal.latest(), Some(0));
+    }
+}
+
+/// Addresses of 10.192.0.0/26, most of them in a row.
+fn any_addresses() -> impl Strategy<Value = BTreeSet<u8>> {
+    (prop::collection::btree_set(0u8..64, 0..20), 0u8..64)
+        .prop_map(|(some, row)| some.into_iter().chain(0..row).collect())
+}
+
+fn address(last: u8) -> IpAddr {
+    IpAddr::from([10, 192, 0, last])
+}
+
+proptest! {
+    #[test]
+    fn the_lowest_free_address_is_the_lowest(leased in any_addresses(), others in any_addresses()) {
+        let ranges = |all: &BTreeSet<u8>| all.iter().copied().map(address).collect::<Ranges<IpAddr>>();
+        let subnet = Subnet::parse("10.192.0.0/26").unwrap();
+        // 0 is the network's, 63 is the broadcast address.
+        let lowest = (1..63).find(|last| !leased.contains(last) && !others.contains(last)).map(address);
+        prop_assert_eq!(subnet.lowest_free(&ranges(&leased), &ranges(&others)), lowest);
+    }
+
+    #[test]
+    fn runs_are_a_set(steps in prop::collection::vec((any::<bool>(), 0u16..40, 0u16..6), 0..40)) {
+        let (mut runs, mut set) = (Ranges::<u16>::default(), BTreeSet::new());
+        for (put, first, more) in steps {
+            if put {
+                runs.insert(first, first + more);
+                set.extend(first..=first + more);
+            } else {
+                runs.remove(first);
+                set.remove(&first);
+            }
+            let all: Vec<(u16, u16)> = runs.runs().collect();
+            prop_assert!(all.windows(2).all(|two| two[0].1 + 1 < two[1].0), "{all:?}");
+            prop_assert_eq!(all.iter().flat_map(|(first, last)| *first..=*last).collect::<BTreeSet<_>>(), set.clone());
+            for from in 0..50 {
+                prop_assert_eq!(runs.free_from(from), (from..).find(|one| !set.contains(one)));
+                prop_assert_eq!(runs.contains(from), set.contains(&from));
+            }
+        }
+        let words: Vec<String> = runs.words().collect();
+        prop_assert_eq!(Ranges::parse(words.iter().map(String::as_str)), Some(runs));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Pots come and go in any order, killed now and then while they write; each gets the lowest that nobody has.
+    #[test]
+    fn no_two_leases_collide(steps in prop::collection::vec((0u8..12, any::<bool>(), 0usize..200), 1..60)) {
+        let ledger = Paper::new();
+        let path = ledger.path();
+        let mut model: BTreeMap<u8, (IpAddr, u16)> = BTreeMap::new();
+        let subnet = Subnet::parse("10.192.0.0/26").unwrap();
+        for (pot, ends, cut) in steps {
+            let (id, owner) = (id(&format!("p{pot}")), PathBuf::from(format!("/run/p{pot}")));
+            let before = std::fs::read(path).unwrap_or_default();
+            if ends {
+                lease::end(path, &id, &owner).unwrap();
+                model.remove(&pot);
+            } else if !model.contains_key(&pot) {
+                let leased = lease::leased(path, &[], &[]).unwrap();
+                let address = subnet.lowest_free(&leased.addresses, &Ranges::default()).unwrap();
+                let port = leased.free_port(Protocol::Tcp, 1024).unwrap();
+                let lowest = |used: &dyn Fn(u8) -> bool| (0..64).find(|n| !used(*n)).unwrap();
+                let has = |n: u8| model.values().any(|(one, _)| *one == self::address(n + 1));
+                prop_assert_eq!(address, self::address(lowest(&has) + 1));
+                let has = |n: u8| model.values().any(|(_, one)| *one == 1024 + u16::from(n));
+                prop_assert_eq!(port, 1024 + u16::from(lowest(&has)));
+                let ports = vec![Port { protocol: Protocol::Tcp, port, host: None }];
+                let one = Lease { id, owner, addresses: vec![address], ports };
+                lease::take(path, &one).unwrap();
+                let other = Lease { id: self::id("other"), owner: "/run/other".into(), ..one };
+                prop_assert!(lease::take(path, &other).is_err());
+                // Killed while it wrote the line: as if it had not begun.
+                let after = std::fs::read(path).unwrap();
+                if cut % 4 == 0 && after.starts_with(&before) && !before.is_empty() {
+                    let end = before.len() + cut % (after.len() - before.len());
+                    std::fs::write(path, &after[..end]).unwrap();
+                } else {
+                    model.insert(pot, (address, port));
+                }
+            }
+            let all = lease::all(path).unwrap();
+            let found: BTreeSet<IpAddr> = all.iter().flat_map(|one| one.addresses.clone()).collect();
+            prop_assert_eq!(found, model.values().map(|(address, _)| *address).collect::<BTreeSet<_>>());
+            prop_assert_eq!(all.len(), model.len());
+        }
     }
 }

@@ -92,9 +92,7 @@ fn looking(at: &str) -> impl FnOnce(Trouble) -> Error {
 fn network(settings: &Settings, pot: &Pot, bundle: &Bundle) -> std::result::Result<Network, Trouble> {
     let bridged = pot.network.kind != NetworkKind::Alias;
     let host_addresses = network::facts::addresses()?;
-    let leases = lease::read(&ledger())?;
     let mut taken: Vec<_> = host_addresses.values().flatten().copied().chain(settings.dns).collect();
-    taken.extend(leases.iter().flat_map(|lease| lease.addresses.iter().copied()));
     let pf = !bridged || pf::enabled()?;
     let others = pots_of_pot(settings, pot, bundle);
     taken.extend(others.iter().flat_map(|(_, text)| pots::addresses(text)));
@@ -109,7 +107,6 @@ fn network(settings: &Settings, pot: &Pot, bundle: &Bundle) -> std::result::Resu
             taken_ports.extend(pf::ports(&rdr_anchor(name))?);
         }
     }
-    taken_ports.extend(leases.iter().flat_map(|lease| lease.ports.iter().copied()));
     taken_ports.sort_unstable();
     taken_ports.dedup();
     let mut bridges = BTreeMap::new();
@@ -126,6 +123,7 @@ fn network(settings: &Settings, pot: &Pot, bundle: &Bundle) -> std::result::Resu
         bridges,
         taken_addresses: taken,
         taken_ports,
+        leased: lease::leased_for(&ledger(), pot)?,
         isolate: settings.isolate,
         ledger: ledger(),
         pf,

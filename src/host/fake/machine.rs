@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::bundle::Bundle;
 use crate::facts::{Facts, Os, Store};
+use crate::lease::Port;
 use crate::linux::nft::Element;
 use crate::op::{Family, MARK, Mount, Op};
 
@@ -46,7 +47,7 @@ pub struct Machine {
     /// Rules of rctl(8).
     pub rctl: BTreeSet<String>,
     /// Leases of addresses and ports, by their owner.
-    pub leases: BTreeMap<PathBuf, (Vec<IpAddr>, Vec<u16>)>,
+    pub leases: BTreeMap<PathBuf, (Vec<IpAddr>, Vec<Port>)>,
     /// Control groups.
     pub cgroups: BTreeMap<PathBuf, Cgroup>,
     /// Jails by name.
@@ -440,8 +441,9 @@ impl Machine {
             Op::HostMount { root, mount, .. } => self.host_mount(root, mount),
             Op::HostUnmount { root, mount, .. } => self.host_unmount(&below(root, &mount.target)),
             Op::Lease { owner, addresses, ports, .. } => {
-                let taken = |(a, p): &(Vec<IpAddr>, Vec<u16>)| {
-                    a.iter().any(|one| addresses.contains(one)) || p.iter().any(|one| ports.contains(one))
+                let taken = |(a, p): &(Vec<IpAddr>, Vec<Port>)| {
+                    a.iter().any(|one| addresses.contains(one))
+                        || p.iter().any(|one| ports.iter().any(|other| one.collides(other)))
                 };
                 need(!self.leases.values().any(taken), || "somebody has it already".into())?;
                 self.leases.insert(owner.clone(), (addresses.clone(), ports.clone()));

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, access, getegid, geteuid};
 
 use crate::bundle::Bundle;
-use crate::bundle::pot::{Dns, NetworkKind, Pot};
+use crate::bundle::pot::{Dns, NetworkKind, Pot, Protocol};
 use crate::error::{Doing, Result};
-use crate::facts::{Base, Cgroup, Facts, Network, Os, Store};
+use crate::facts::{Base, Cgroup, Facts, Leased, Network, Os, Store};
 use crate::freebsd::pots;
 use crate::id::ContainerId;
 use crate::{lease, plan};
@@ -63,29 +63,19 @@ fn network(pot: &Pot, store: &Path) -> io::Result<Network> {
     let settings = Network { ledger: ledger(), ..Network::default() };
     let bridged = plan::network::bridged(pot);
     let host_addresses = network::addresses()?;
-    let leases = lease::read(&settings.ledger)?;
+    let leased = lease::leased_for(&settings.ledger, pot)?;
     let mut taken = settings.taken_addresses.clone();
     taken.extend(host_addresses.values().flatten());
-    taken.extend(leases.iter().flat_map(|lease| &lease.addresses));
     if bridged {
         taken.extend(network::neighbours(&plan::network::bridge(pot).name)?);
     }
     taken.sort_unstable();
     taken.dedup();
-    let leased: BTreeSet<u16> = leases.iter().flat_map(|lease| lease.ports.iter().copied()).collect();
-    let asked: BTreeSet<u16> = pot.exported_ports.iter().filter_map(|one| one.host_port).collect();
-    let taken_ports = taken_ports(pot, &leased, &asked, settings.ports);
+    let taken_ports = taken_ports(pot, &leased, settings.ports);
     // Who it is, is asked only where it will be told.
-    let mut wanted: BTreeSet<u16> = asked.intersection(&taken_ports).copied().collect();
-    let mut port_holders = BTreeMap::new();
-    for lease in &leases {
-        for port in lease.ports.iter().filter(|port| wanted.remove(port)) {
-            port_holders.insert(*port, format!("container {}", lease.id));
-        }
-    }
-    if !wanted.is_empty() {
-        port_holders.extend(network::holders(&wanted));
-    }
+    let asked = pot.exported_ports.iter().filter_map(|one| one.host_port);
+    let wanted: BTreeSet<u16> = asked.filter(|port| taken_ports.contains(port)).collect();
+    let port_holders = if wanted.is_empty() { BTreeMap::new() } else { network::holders(&wanted) };
     let mut bridges = BTreeMap::new();
     if let Some(name) = &pot.network.bridge
         && let Ok(text) = fs::read_to_string(store.join("bridges").join(name))
@@ -95,23 +85,28 @@ fn network(pot: &Pot, store: &Path) -> io::Result<Network> {
     let interface = network::default_interface().unwrap_or_else(|| "eth0".into());
     let taken_addresses = taken;
     let taken_ports = taken_ports.into_iter().collect();
-    Ok(Network { interface, bridges, taken_addresses, taken_ports, port_holders, host_addresses, ..settings })
+    Ok(Network { interface, bridges, taken_addresses, taken_ports, leased, port_holders, host_addresses, ..settings })
 }
 
-/// The ports that other pots have, and as far as the plan may choose them, those that somebody of the host has: the ones
-/// that are asked for, and the lowest of those to lease until as many are free as are needed.
-fn taken_ports(pot: &Pot, leased: &BTreeSet<u16>, asked: &BTreeSet<u16>, range: (u16, u16)) -> BTreeSet<u16> {
-    let mut taken = leased.clone();
-    taken.extend(asked.iter().filter(|port| !leased.contains(port) && network::is_taken(**port)));
-    let mut needed = pot.exported_ports.iter().filter(|one| one.host_port.is_none()).count();
-    for port in (range.0..=range.1).filter(|port| !leased.contains(port) && !asked.contains(port)) {
-        if needed == 0 {
-            break;
-        }
-        if network::is_taken(port) {
-            taken.insert(port);
-        } else {
-            needed -= 1;
+/// The ports that somebody of the host has, as far as the plan may choose them: the ones that are asked for, and the
+/// lowest of those to lease until as many are free as are needed.
+fn taken_ports(pot: &Pot, leased: &Leased, range: (u16, u16)) -> BTreeSet<u16> {
+    let asked = pot.exported_ports.iter().filter_map(plan::lease::asked);
+    let mut taken: BTreeSet<u16> =
+        asked.filter(|port| !leased.has(port) && network::is_taken(port.port)).map(|port| port.port).collect();
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let own = || pot.exported_ports.iter().filter(|one| one.protocol == protocol);
+        let mut needed = own().filter(|one| one.host_port.is_none()).count();
+        let mut next = Some(range.0);
+        while needed > 0 {
+            let free = next.and_then(|from| leased.free_port(protocol, from)).filter(|port| *port <= range.1);
+            let Some(port) = free else { break };
+            if network::is_taken(port) {
+                taken.insert(port);
+            } else if own().all(|one| one.host_port != Some(port)) {
+                needed -= 1;
+            }
+            next = port.checked_add(1);
         }
     }
     taken
