@@ -45,7 +45,8 @@ fn main() -> Res<()> {
     let dir = above.join(format!("potrun-ledger-{}", std::process::id()));
     fs::create_dir(&dir)?;
     let done = measure(&dir.join("ledger"));
-    fs::remove_dir_all(&dir)?;
+    fs::remove_file(dir.join("ledger"))?;
+    fs::remove_dir(&dir)?;
     done
 }
 

@@ -130,6 +130,7 @@ const VERBS: &[Verb] = &[
     verb("gc", "Finish what a killed potrun left behind", go::<verb::gc::Gc>),
     verb("base", "Base releases: import, fetch, ls, rm", go::<verb::base::Base>),
     verb("fscomp", "Volumes: create, ls, rm", go::<verb::fscomp::Fscomp>),
+    verb("network", "Networks: create, rm, ls, show, up, down, next, validate", go::<verb::network::Network>),
 ];
 
 /// Reads the arguments of a verb and does it.

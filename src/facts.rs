@@ -126,7 +126,10 @@ pub struct Network {
     pub gateway6: IpAddr,
     /// Private bridges: name to subnet and gateway.
     pub bridges: BTreeMap<String, Bridge>,
-    /// Addresses that cannot be given, whatever the ledger says: of the host, of the name server, of pot's own pots.
+    /// `POT_DNS_IP`, where it is in the network: an address that is kept for the name server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<IpAddr>,
+    /// Addresses that cannot be given, whatever the ledger says: of the host, of pot's own pots.
     pub taken_addresses: Vec<IpAddr>,
     /// Ports of the host that cannot be given, whatever the ledger says: somebody has a socket there, or (FreeBSD) a pot of
     /// pot's own has them.
@@ -240,7 +243,8 @@ impl Default for Network {
             subnet6: "fd70:6f74::/64".into(),
             gateway6: v6.parse().unwrap_or(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)),
             bridges: BTreeMap::new(),
-            taken_addresses: vec![IpAddr::V4(std::net::Ipv4Addr::new(10, 192, 0, 2))],
+            dns: Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 192, 0, 2))),
+            taken_addresses: Vec::new(),
             taken_ports: Vec::new(),
             port_holders: BTreeMap::new(),
             leased: Leased::default(),

@@ -13,7 +13,6 @@ pub mod pf;
 pub mod plan;
 pub mod pots;
 pub mod root;
-pub mod settings;
 pub mod wire;
 
 #[cfg(test)]

@@ -20,6 +20,7 @@
 
 pub mod apply;
 pub mod base;
+pub mod bridges;
 pub mod bundle;
 pub mod cli;
 pub mod error;
@@ -34,6 +35,7 @@ pub mod log;
 pub mod op;
 pub mod plan;
 pub mod ranges;
+pub mod settings;
 pub mod state;
 pub mod store;
 pub mod verb;

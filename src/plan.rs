@@ -3,6 +3,7 @@
 //! Pure: no IO, no clock, no random, no `cfg`. As much as possible is decided here, because here it can be printed and
 //! tested on every operating system; a [`Host`](crate::host::Host) only carries out.
 
+pub mod bridge;
 pub mod files;
 pub mod lease;
 pub mod network;

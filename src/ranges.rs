@@ -86,6 +86,13 @@ impl<T: Point> Ranges<T> {
         }
     }
 
+    /// The last from `first` to `last` that is in it, or what follows it in its run.
+    #[must_use]
+    pub fn last_within(&self, first: T, last: T) -> Option<T> {
+        let (_, end) = self.0.range(..=last).next_back()?;
+        (*end >= first).then_some(*end)
+    }
+
     /// Puts all from `first` to `last` in.
     pub fn insert(&mut self, first: T, last: T) {
         let (mut first, mut last) = (first, last);
@@ -126,15 +133,18 @@ impl<T: Point> Ranges<T> {
     /// Reads what [`words`](Self::words) wrote.
     #[must_use]
     pub fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Option<Self> {
-        let mut all = Self::default();
-        for word in words {
+        let run = |word: &str| {
             let (first, last) = word.split_once('-').unwrap_or((word, word));
             let (first, last): (T, T) = (first.parse().ok()?, last.parse().ok()?);
-            if first > last {
-                return None;
-            }
-            all.insert(first, last);
+            (first <= last).then_some((first, last))
+        };
+        let runs = words.map(run).collect::<Option<Vec<(T, T)>>>()?;
+        let apart = |two: &[(T, T)]| two[0].1.next().is_none_or(|next| next < two[1].0) && two[0].1 < two[1].0;
+        if runs.windows(2).all(apart) {
+            return Some(Self(runs.into_iter().collect())); // built at once
         }
+        let mut all = Self::default();
+        runs.into_iter().for_each(|(first, last)| all.insert(first, last));
         Some(all)
     }
 }
@@ -192,5 +202,7 @@ mod tests {
         let json = serde_json::to_string(&all).unwrap();
         assert_eq!(serde_json::from_str::<Ranges<IpAddr>>(&json).unwrap(), all);
         assert!(serde_json::from_str::<Ranges<u16>>(r#"["9-3"]"#).is_err());
+        let any = serde_json::from_str::<Ranges<u16>>(r#"["7", "1-3", "4", "2-6"]"#).unwrap();
+        assert_eq!(words(&any), "1-7");
     }
 }

@@ -10,6 +10,7 @@ pub mod gc;
 pub mod import;
 pub mod kill;
 pub mod list;
+pub mod network;
 pub mod pause;
 pub mod plan;
 pub mod ps;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::state::OCI_VERSION;
 
 use super::pots::{self, Export, members};
-use super::settings::Settings;
+use crate::settings::Settings;
 
 /// The files of a pot: `<POT_FS_ROOT>/jails/POT/conf`.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use crate::bundle::freebsd::{Jail, Share};
 use crate::bundle::pot::{NetworkKind, Pot};
+use crate::facts::Network;
 use crate::op::{Family, Op};
 use crate::plan::Draft;
 use crate::plan::lease::Subnet;
@@ -171,16 +172,19 @@ pub fn wire(draft: &mut Draft<'_>, jail: &Jail, name: &str, stack: &Stack, pot: 
 fn bridged(draft: &mut Draft<'_>, jail: &str, pot: &Pot) -> Vec<Op> {
     let ends = common::ends(draft, pot);
     let forwards = common::forwards(draft, pot, &ends);
-    let Bridge { name: bridge, description } = bridge(draft, pot, &ends);
+    let bridge = bridge(&draft.facts.network, common::bridge(pot), &ends);
     let (host, inner) = common::pair(draft.id);
-    let addresses = ends.iter().map(End::host).collect();
-    let mut ops =
-        vec![common::lease(draft, &ends, &forwards), Op::EnsureBridge { name: bridge.clone(), description, addresses }];
     referred(draft, &forwards);
-    ops.extend(ends.iter().map(|end| Op::EnableForwarding { family: common::family(end.address), note: None }));
-    let networks = translated(draft, &ends);
-    let rules = pf::nat(&draft.facts.network.interface, &networks);
-    ops.push(Op::EnsureAnchor { anchor: pf::NAT.into(), rules });
+    let networks = translated(&draft.facts.network);
+    for end in &ends {
+        if !networks.iter().any(|net| *net == end.subnet || net.holds(&end.subnet)) {
+            let what = format!("its network {} is not part of the pot network", end.network());
+            draft.refuse("/pot/network/bridge", what);
+        }
+    }
+    let mut ops = vec![common::lease(draft, &ends, &forwards)];
+    ops.extend(shared(&draft.facts.network, &bridge, &ends));
+    let bridge = bridge.name;
     ops.push(common::create_pair(draft.id));
     ops.push(Op::AddMember { bridge, member: host, isolated: draft.facts.network.isolate });
     ops.push(Op::MoveInterface { interface: inner.clone(), pot: jail.into() });
@@ -210,12 +214,23 @@ fn referred(draft: &mut Draft<'_>, forwards: &[Forward]) {
     );
 }
 
-/// The bridge of the pot: the interface that has the gateway's address already, whoever made it, for so pot finds its
-/// bridges, and shares them; otherwise one of our own name. The mark stays ours, so that what pot made is left.
-fn bridge(draft: &Draft<'_>, pot: &Pot, ends: &[End]) -> Bridge {
-    let ours = common::bridge(pot);
+/// What a bridge needs, whoever is on it.
+#[must_use]
+pub fn shared(facts: &Network, bridge: &Bridge, ends: &[End]) -> Vec<Op> {
+    let Bridge { name, description } = bridge.clone();
+    let mut ops = vec![Op::EnsureBridge { name, description, addresses: ends.iter().map(End::host).collect() }];
+    ops.extend(ends.iter().map(|end| Op::EnableForwarding { family: common::family(end.address), note: None }));
+    let rules = pf::nat(&facts.interface, &translated(facts));
+    ops.push(Op::EnsureAnchor { anchor: pf::NAT.into(), rules });
+    ops
+}
+
+/// The bridge: the interface that has the gateway's address already, whoever made it, for so pot finds its bridges, and
+/// shares them; otherwise the one of our own name. The mark stays ours, so that what pot made is left.
+#[must_use]
+pub fn bridge(facts: &Network, ours: Bridge, ends: &[End]) -> Bridge {
     let has = |all: &[IpAddr]| ends.iter().any(|end| all.contains(&end.gateway));
-    match draft.facts.network.host_addresses.iter().find(|(_, all)| has(all)) {
+    match facts.host_addresses.iter().find(|(_, all)| has(all)) {
         Some((name, _)) => Bridge { name: name.clone(), ..ours },
         None => ours,
     }
@@ -223,16 +238,8 @@ fn bridge(draft: &Draft<'_>, pot: &Pot, ends: &[End]) -> Bridge {
 
 /// The networks whose translation the shared anchor holds: both of pot's, whatever this pot uses, for the first pot
 /// fills it for all. A private bridge is a part of them.
-fn translated(draft: &mut Draft<'_>, ends: &[End]) -> Vec<Subnet> {
-    let facts = &draft.facts.network;
-    let all: Vec<Subnet> = [&facts.subnet, &facts.subnet6].into_iter().filter_map(|text| Subnet::parse(text)).collect();
-    for end in ends {
-        if !all.iter().any(|net| *net == end.subnet || net.holds(&end.subnet)) {
-            let what = format!("its network {} is not part of the pot network", end.network());
-            draft.refuse("/pot/network/bridge", what);
-        }
-    }
-    all
+fn translated(facts: &Network) -> Vec<Subnet> {
+    [&facts.subnet, &facts.subnet6].into_iter().filter_map(|text| Subnet::parse(text)).collect()
 }
 
 /// The redirections. pf translates nothing that the host sends to itself: it sees such packets on lo0 alone, and the

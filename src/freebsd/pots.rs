@@ -1,10 +1,8 @@
-//! What pot's own files say: its pots, its private bridges.
+//! What pot's own files say of its pots.
 
 use std::net::IpAddr;
 
-use crate::facts::Bridge;
-
-/// `KEY=value` lines of a pot.conf or a bridge's file: plain words, which no shell reads.
+/// `KEY=value` lines of a pot.conf: plain words, which no shell reads.
 #[must_use]
 pub fn members(text: &str) -> Vec<(&str, &str)> {
     let lines = text.lines().filter_map(|line| line.trim().split_once('='));
@@ -56,14 +54,6 @@ pub fn exports<'a>(members: &[(&'a str, &'a str)]) -> impl Iterator<Item = &'a s
     all.flat_map(str::split_whitespace).collect::<Vec<_>>().into_iter()
 }
 
-/// A private bridge: `name=`, `net=10.192.0.8/29`, `gateway=10.192.0.9`.
-#[must_use]
-pub fn bridge(text: &str) -> Option<Bridge> {
-    let all = members(text);
-    let value = |name: &str| all.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
-    Some(Bridge { subnet: value("net")?.into(), gateway: value("gateway")?.parse().ok()? })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,12 +77,5 @@ mod tests {
         }
         let all: Vec<&str> = exports(&members("pot.export.ports=80:8080 udp:53\npot.cmd=80\n")).collect();
         assert_eq!(all, ["80:8080", "udp:53"]);
-    }
-
-    #[test]
-    fn a_private_bridge_is_read() {
-        let found = bridge("name=lab\nnet=10.192.0.8/29\ngateway=10.192.0.9\n").unwrap();
-        assert_eq!((found.subnet.as_str(), found.gateway.to_string().as_str()), ("10.192.0.8/29", "10.192.0.9"));
-        assert_eq!(bridge("name=lab\n"), None);
     }
 }

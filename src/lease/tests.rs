@@ -4,7 +4,13 @@ struct Dir(PathBuf);
 
 impl Drop for Dir {
     fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap();
+        for name in ["a", "b"] {
+            _ = fs::remove_dir(self.0.join(name));
+        }
+        for name in ["ledger", "ledger.lock"] {
+            _ = fs::remove_file(self.0.join(name));
+        }
+        fs::remove_dir(&self.0).unwrap(); // nothing else is left
     }
 }
 
@@ -172,7 +178,7 @@ fn ten_thousand_leases_are_looked_at_no_longer_than_one() {
         longest = longest.max(after);
         anew += usize::from(after < before);
     }
-    assert!(longest <= LOG && (1..=4).contains(&anew), "{longest} {anew}");
+    assert!(longest <= LOG && (4..=20).contains(&anew), "{longest} {anew}");
     let leased = read().2;
     assert_eq!(
         leased.addresses.words().collect::<Vec<_>>(),

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 
 use crate::bundle::pot::{NetworkKind, Pot};
+use crate::facts::Network;
 use crate::id::hash;
 use crate::op::Op;
 use crate::plan::Draft;
@@ -69,19 +70,26 @@ fn bridged(draft: &mut Draft<'_>, pot: &Pot) -> Vec<Op> {
         let what = "::1 cannot be exported: linux keeps what goes there on the host (use 127.0.0.1)";
         draft.refuse(format!("/pot/exportedPorts/{}/hostAddress", one.n), what);
     }
-    let Bridge { name: bridge, description } = common::bridge(pot);
-    let addresses = ends.iter().map(End::host).collect();
+    let bridge = common::bridge(pot);
     let mut ops = vec![common::lease(draft, &ends, &forwards)];
-    let note = Some(draft.facts.network.ledger.with_extension("sysctls"));
-    let forward = |end: &End| Op::EnableForwarding { family: common::family(end.address), note: note.clone() };
-    ops.extend(ends.iter().map(forward));
-    ops.push(Op::EnsureNft { bridge: bridge.clone() });
-    ops.push(Op::EnsureBridge { name: bridge.clone(), description, addresses });
+    ops.extend(shared(&draft.facts.network, &bridge, &ends));
     if forwards.iter().any(by_loopback) {
-        ops.push(Op::RouteLoopback { interface: bridge });
+        ops.push(Op::RouteLoopback { interface: bridge.name });
     }
     let elements = elements(&ends, &forwards, draft.facts.network.isolate);
     ops.push(Op::LoadNft { name: common::rule_name(draft.id), elements });
+    ops
+}
+
+/// What a bridge needs, whoever is on it.
+#[must_use]
+pub fn shared(facts: &Network, bridge: &Bridge, ends: &[End]) -> Vec<Op> {
+    let Bridge { name, description } = bridge.clone();
+    let note = Some(facts.ledger.with_extension("sysctls"));
+    let forward = |end: &End| Op::EnableForwarding { family: common::family(end.address), note: note.clone() };
+    let mut ops: Vec<Op> = ends.iter().map(forward).collect();
+    ops.push(Op::EnsureNft { bridge: name.clone() });
+    ops.push(Op::EnsureBridge { name, description, addresses: ends.iter().map(End::host).collect() });
     ops
 }
 

@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::bundle::pot::{ExportedPort, Protocol};
+use crate::facts::Network;
 use crate::lease::Port;
 use crate::ranges::{Point, Ranges};
 
@@ -62,6 +63,33 @@ impl Subnet {
         1u128.checked_shl(shift).map_or(u128::MAX, |n| n - 1)
     }
 
+    /// Whether it is written as a network: no bit of a host is set.
+    #[must_use]
+    pub fn is_network(&self) -> bool {
+        number(self.network) & self.mask() == 0
+    }
+
+    /// Whether the two have an address in common.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.contains(other.network) || other.contains(self.network)
+    }
+
+    /// The lowest network of `prefix` bits inside of which nothing is taken.
+    #[must_use]
+    pub fn lowest_subnet(&self, prefix: u8, taken: &Ranges<IpAddr>) -> Option<Self> {
+        let mut candidate = Self { network: self.network, prefix };
+        while self.holds(&candidate) {
+            let (first, last) = candidate.run();
+            match taken.last_within(first, last) {
+                None => return Some(candidate),
+                // The next one that begins behind it.
+                Some(end) => candidate.network = Self { network: end, prefix }.run().1.next()?,
+            }
+        }
+        None
+    }
+
     /// Whether `other` lies wholly inside and is smaller.
     #[must_use]
     pub fn holds(&self, other: &Self) -> bool {
@@ -85,7 +113,8 @@ impl Subnet {
     /// First and last address.
     #[must_use]
     pub fn run(&self) -> (IpAddr, IpAddr) {
-        (self.network, self.address(number(self.network) | self.mask()))
+        let network = number(self.network);
+        (self.address(network & !self.mask()), self.address(network | self.mask()))
     }
 
     #[allow(clippy::cast_possible_truncation)] // the number of an IPv4 address has 32 bits
@@ -120,39 +149,70 @@ pub fn address(
     gateway: IpAddr,
 ) -> Option<IpAddr> {
     let facts = &draft.facts.network;
-    // Private bridges are carved out of the public network, as pot does it.
-    let private = facts.bridges.values().filter_map(|bridge| Subnet::parse(&bridge.subnet));
-    let kept: Vec<Subnet> = private.filter(|private| subnet.holds(private)).collect();
-    let Some((n, address)) = asked else {
-        let mut others: Ranges<IpAddr> = facts.taken_addresses.iter().copied().chain([gateway]).collect();
-        for (first, last) in kept.iter().map(Subnet::run) {
-            others.insert(first, last);
+    match asked {
+        None => {
+            let free = lowest(facts, subnet, gateway);
+            if free.is_none() {
+                draft.refuse("/pot/network/addresses", full(subnet));
+            }
+            free
         }
-        let free = subnet.lowest_free(&facts.leased.addresses, &others);
-        if free.is_none() {
-            draft.refuse("/pot/network/addresses", format!("no address of {subnet} is free"));
-        }
-        return free;
-    };
-    let refused = if !subnet.usable(address) {
-        Some(format!("{address} is not a host address of {subnet}"))
-    } else if let Some(private) = kept.iter().find(|private| private.contains(address)) {
-        Some(format!("{address} belongs to the private bridge {private}"))
-    } else if let Some(holder) = facts.leased.holders.get(&address.to_string()) {
-        Some(format!("{address} is taken: container {holder} has it"))
-    } else if address == gateway {
-        Some(format!("{address} is taken: the host's own address on the bridge"))
-    } else {
-        let taken = facts.taken_addresses.contains(&address) || facts.leased.addresses.contains(address);
-        taken.then(|| format!("{address} is taken"))
-    };
-    match refused {
-        None => Some(address),
-        Some(what) => {
-            draft.refuse(format!("/pot/network/addresses/{n}"), what);
-            None
-        }
+        Some((n, address)) => match refused(facts, subnet, gateway, address) {
+            None => Some(address),
+            Some(what) => {
+                draft.refuse(format!("/pot/network/addresses/{n}"), what);
+                None
+            }
+        },
     }
+}
+
+/// That there is none.
+#[must_use]
+pub fn full(subnet: Subnet) -> String {
+    format!("no address of {subnet} is free")
+}
+
+/// The private bridges inside of `subnet`, which keep their addresses: they are carved out of the public network, as pot
+/// does it.
+fn kept(facts: &Network, subnet: Subnet) -> impl Iterator<Item = Subnet> {
+    let private = facts.bridges.values().filter_map(|bridge| Subnet::parse(&bridge.subnet));
+    private.filter(move |private| subnet.holds(private))
+}
+
+/// The lowest address of `subnet` that can be given.
+#[must_use]
+pub fn lowest(facts: &Network, subnet: Subnet, gateway: IpAddr) -> Option<IpAddr> {
+    let mut others: Ranges<IpAddr> = facts.taken_addresses.iter().copied().chain([gateway]).chain(facts.dns).collect();
+    for (first, last) in kept(facts, subnet).map(|one| one.run()) {
+        others.insert(first, last);
+    }
+    subnet.lowest_free(&facts.leased.addresses, &others)
+}
+
+/// Why an address of `subnet` cannot be given, if so.
+#[must_use]
+pub fn refused(facts: &Network, subnet: Subnet, gateway: IpAddr, address: IpAddr) -> Option<String> {
+    if !subnet.usable(address) {
+        return Some(format!("{address} is not a host address of {subnet}"));
+    }
+    if let Some(private) = kept(facts, subnet).find(|private| private.contains(address)) {
+        return Some(format!("{address} belongs to the private bridge {private}"));
+    }
+    if let Some(holder) = facts.leased.holders.get(&address.to_string()) {
+        return Some(format!("{address} is taken: container {holder} has it"));
+    }
+    if address == gateway {
+        return Some(format!("{address} is reserved: the host's own on the bridge"));
+    }
+    if facts.dns == Some(address) {
+        return Some(format!("{address} is reserved for the name server"));
+    }
+    if let Some((name, _)) = facts.host_addresses.iter().find(|(_, all)| all.contains(&address)) {
+        return Some(format!("{address} is taken: the host's own on {name}"));
+    }
+    let taken = facts.taken_addresses.contains(&address) || facts.leased.addresses.contains(address);
+    taken.then(|| format!("{address} is taken"))
 }
 
 /// The ports of the host for `pot.exportedPorts`, in their order: the ones asked for, or the lowest free ones.

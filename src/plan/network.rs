@@ -86,11 +86,16 @@ pub fn bridged(pot: &Pot) -> bool {
     matches!(pot.network.kind, NetworkKind::PublicBridge | NetworkKind::PrivateBridge)
 }
 
-/// The bridge of the pot, by its computed name.
+/// The bridge of the pot.
 #[must_use]
 pub fn bridge(pot: &Pot) -> Bridge {
-    let private = pot.network.bridge.as_ref().and_then(|name| ContainerId::new(name).ok());
-    match private {
+    bridge_of(pot.network.bridge.as_deref())
+}
+
+/// A private bridge by its name, or the public one, by its computed name.
+#[must_use]
+pub fn bridge_of(private: Option<&str>) -> Bridge {
+    match private.and_then(|name| ContainerId::new(name).ok()) {
         Some(name) => Bridge { name: name.short(BRIDGES), description: format!("potrun private bridge {name}") },
         None => Bridge { name: format!("{BRIDGES}public"), description: "potrun public bridge".into() },
     }

@@ -248,7 +248,7 @@ fn failed(failed: crate::apply::Failed) -> Error {
 }
 
 /// Refuses, by name and all at once, what this host does not carry out: before anything is.
-fn carried_out(host: &This, ops: &[Op]) -> Result<()> {
+pub(super) fn carried_out(host: &This, ops: &[Op]) -> Result<()> {
     let problems: Vec<crate::bundle::Problem> =
         ops.iter().filter_map(|op| host.cannot(op)).map(|what| crate::bundle::Problem::new("", what)).collect();
     if problems.is_empty() { Ok(()) } else { Err(refused(Refusal(problems).into())) }

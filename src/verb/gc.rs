@@ -25,11 +25,14 @@ impl cli::Run for Gc {
         }
         let ledger = this::facts::ledger();
         // Only root can have leases.
-        if nix::unistd::geteuid().is_root() && ledger.exists() {
+        if nix::unistd::geteuid().is_root() && super::network::used(&ledger) {
             let _networks = super::networks(&ledger)?;
             let ended = crate::lease::sweep(&ledger).doing(|| format!("sweep {}", ledger.display()))?;
             for lease in ended {
                 super::print(&format!("lease of {}\n", lease.id))?;
+            }
+            for bridge in super::network::sweep(&ledger)? {
+                super::print(&format!("bridge {bridge}\n"))?;
             }
         }
         let swept = this::sweep(&context.store, &context.root).doing(|| "sweep the store")?;

@@ -9,7 +9,7 @@ use clap::Args;
 use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result};
 use crate::freebsd::import::{Pot, bundle};
-use crate::freebsd::settings::Settings;
+use crate::settings::{self, Settings};
 
 /// Arguments of `import`.
 #[derive(Debug, Args)]
@@ -36,7 +36,7 @@ impl cli::Run for Import {
         if !crate::bundle::pot::is_name(&self.pot) {
             return Err(Error::caller(format!("{:?} is not a name of a pot", self.pot)));
         }
-        let settings = Settings::installed();
+        let settings = Settings::installed(&settings::POT);
         let dir = self.conf.clone().unwrap_or_else(|| settings.path.join("jails").join(&self.pot).join("conf"));
         let conf = match fs::read_to_string(dir.join("pot.conf")) {
             Err(e) if e.kind() == ErrorKind::NotFound => {

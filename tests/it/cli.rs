@@ -11,14 +11,14 @@ use crate::util::{Outcome, World, wait_for_end};
 fn none(_: &mut Value) {}
 
 /// Calls and their outcomes, as text.
-struct Shown<'w> {
+pub(crate) struct Shown<'w> {
     world: &'w World,
     text: String,
     pids: Vec<i32>,
 }
 
 impl<'w> Shown<'w> {
-    fn new(world: &'w World) -> Self {
+    pub(crate) fn new(world: &'w World) -> Self {
         Self { world, text: String::new(), pids: Vec::new() }
     }
 
@@ -27,7 +27,7 @@ impl<'w> Shown<'w> {
         self.text.push('\n');
     }
 
-    fn show(&mut self, args: &[&str]) {
+    pub(crate) fn show(&mut self, args: &[&str]) {
         let Outcome { code, signal, stdout, stderr } = self.world.run(args);
         let call: Vec<String> = args.iter().map(|arg| quoted(arg)).collect();
         self.say(&format!("$ potrun {}", call.join(" ")));
@@ -55,7 +55,7 @@ impl<'w> Shown<'w> {
     }
 
     #[track_caller]
-    fn compare(self, name: &str) {
+    pub(crate) fn compare(self, name: &str) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/snapshots").join(format!("{name}.txt"));
         let new = self.normal();
         if std::env::var_os("POTRUN_BLESS").is_some() {

@@ -17,6 +17,8 @@ mod laws;
 mod life;
 #[cfg(target_os = "linux")]
 mod network;
+#[cfg(target_os = "linux")]
+mod network_verbs;
 mod parity;
 #[cfg(target_os = "linux")]
 mod sys;

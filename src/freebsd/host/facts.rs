@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{getegid, geteuid};
 
+use crate::bridges::{Bridges, Networks};
 use crate::bundle::Bundle;
 use crate::bundle::pot::{Dns, NetworkKind, Pot};
 use crate::error::{Doing, Error, Result};
 use crate::facts::{Facts, Network, Os, Store};
 use crate::freebsd::pf::rdr_anchor;
 use crate::freebsd::pots::{self, Export};
-use crate::freebsd::settings::Settings;
 use crate::host::Trouble;
 use crate::id::ContainerId;
 use crate::lease;
+use crate::settings::{self, Settings};
 
 use super::{jail, mount, network, pf, zfs};
 
@@ -24,7 +25,7 @@ use super::{jail, mount, network, pf, zfs};
 /// # Errors
 /// Something that must be readable is not.
 pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, _: &Path) -> Result<Facts> {
-    let settings = Settings::installed();
+    let settings = Settings::installed(&settings::POT);
     let pot = bundle.pot.as_ref();
     let base = match pot.and_then(|pot| pot.base.as_ref()) {
         Some(base) => zfs::base(&settings.dataset, &base.release).map_err(looking(&base.release))?,
@@ -78,7 +79,7 @@ pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, _: &Path) -> Resu
 /// # Errors
 /// zfs(8)'s words.
 pub fn forget(id: &ContainerId) -> Result<bool> {
-    let settings = Settings::installed();
+    let settings = Settings::installed(&settings::POT);
     zfs::forget(&settings.dataset, &settings.path, id)
         .map_err(|e| Error::operator(format!("destroy what {id} left")).because_of(&*e))
 }
@@ -90,47 +91,59 @@ fn looking(at: &str) -> impl FnOnce(Trouble) -> Error {
 
 /// The pot network as it is now.
 fn network(settings: &Settings, pot: &Pot, bundle: &Bundle) -> std::result::Result<Network, Trouble> {
-    let bridged = pot.network.kind != NetworkKind::Alias;
-    let host_addresses = network::facts::addresses()?;
-    let mut taken: Vec<_> = host_addresses.values().flatten().copied().chain(settings.dns).collect();
-    let pf = !bridged || pf::enabled()?;
+    let mut network = shared(settings)?;
     let others = pots_of_pot(settings, pot, bundle);
-    taken.extend(others.iter().flat_map(|(_, text)| pots::addresses(text)));
-    taken.sort_unstable();
-    taken.dedup();
-    let mut taken_ports = if bridged { network::facts::ports()? } else { Vec::new() };
-    for (name, text) in others.iter().filter(|_| bridged) {
-        let exports: Vec<Export> = pots::exports(&pots::members(text)).filter_map(Export::parse).collect();
-        taken_ports.extend(exports.iter().filter_map(|one| one.host));
-        // Those that pot gives at start stand nowhere else.
-        if pf && exports.iter().any(|one| one.host.is_none()) && jail::id(name)?.is_some() {
-            taken_ports.extend(pf::ports(&rdr_anchor(name))?);
+    network.taken_addresses.extend(others.iter().flat_map(|(_, text)| pots::addresses(text)));
+    network.taken_addresses.sort_unstable();
+    network.taken_addresses.dedup();
+    if pot.network.kind != NetworkKind::Alias {
+        network.pf = pf::enabled()?;
+        let mut ports = network::facts::ports()?;
+        for (name, text) in &others {
+            let exports: Vec<Export> = pots::exports(&pots::members(text)).filter_map(Export::parse).collect();
+            ports.extend(exports.iter().filter_map(|one| one.host));
+            // Those that pot gives at start stand nowhere else.
+            if network.pf && exports.iter().any(|one| one.host.is_none()) && jail::id(name)?.is_some() {
+                ports.extend(pf::ports(&rdr_anchor(name))?);
+            }
         }
+        ports.sort_unstable();
+        ports.dedup();
+        network.taken_ports = ports;
+        network.anchors = if network.pf { Some(pf::anchors()?) } else { None };
     }
-    taken_ports.sort_unstable();
-    taken_ports.dedup();
-    let mut bridges = BTreeMap::new();
-    if let Some(name) = &pot.network.bridge
-        && let Ok(text) = fs::read_to_string(settings.path.join("bridges").join(name))
-    {
-        bridges.extend(pots::bridge(&text).map(|bridge| (name.clone(), bridge)));
+    network.leased = lease::leased_for(&network.ledger, pot)?;
+    Ok(network)
+}
+
+/// What pots have in common, whoever of them asks.
+fn shared(settings: &Settings) -> std::result::Result<Network, Trouble> {
+    let mut network = settings.network(ledger());
+    if network.interface.is_empty() {
+        let found = network::facts::default_interface();
+        network.interface = found.ok_or("no interface leads outside: set POT_EXTIF in pot.conf")?;
     }
-    let interface = settings.interface.clone().or_else(network::facts::default_interface);
-    Ok(Network {
-        interface: interface.ok_or("no interface leads outside: set POT_EXTIF in pot.conf")?,
-        subnet: settings.network.clone(),
-        gateway: settings.gateway,
-        bridges,
-        taken_addresses: taken,
-        taken_ports,
-        leased: lease::leased_for(&ledger(), pot)?,
-        isolate: settings.isolate,
-        ledger: ledger(),
-        pf,
-        anchors: if bridged && pf { Some(pf::anchors()?) } else { None },
-        host_addresses,
-        ..Network::default()
-    })
+    network.host_addresses = network::facts::addresses()?;
+    network.taken_addresses.extend(network.host_addresses.values().flatten());
+    network.bridges = Bridges::at(&settings.path.join("bridges")).all()?;
+    Ok(network)
+}
+
+/// The pot network, its settings, its private bridges, and the pots that are not potrun's: what the verb `network`
+/// needs.
+///
+/// # Errors
+/// Something that must be readable is not.
+pub fn networks(_: &Path) -> Result<Networks> {
+    let settings = Settings::installed(&settings::POT);
+    let mut network = shared(&settings).map_err(looking("the network"))?;
+    network.leased = lease::leased(&network.ledger, &[], &[]).doing(|| "read the ledger")?;
+    let texts = all_of_pot(&settings).into_iter().map(|(name, text)| (name, pots::addresses(&text)));
+    let others = texts.flat_map(|(name, all)| all.into_iter().map(move |address| (address, name.clone())));
+    let others: BTreeMap<_, _> = others.collect();
+    network.taken_addresses.extend(others.keys());
+    let bridges = Bridges::at(&settings.path.join("bridges"));
+    Ok(Networks { os: Os::Freebsd, settings, network, bridges, others })
 }
 
 /// The pots that pot itself has made, running or not, with what they say: their addresses and ports are theirs, for it
@@ -142,18 +155,21 @@ fn pots_of_pot(settings: &Settings, pot: &Pot, bundle: &Bundle) -> Vec<(String, 
     let parts = pot.datasets.iter().filter_map(|one| one.dataset.strip_prefix(&datasets).map(PathBuf::from));
     let first = |path: PathBuf| path.components().next().map(|name| name.as_os_str().to_owned());
     let own: Vec<_> = root.into_iter().chain(parts).filter_map(first).collect();
-    let Ok(pots) = fs::read_dir(&jails) else { return Vec::new() };
-    let others = pots.filter_map(std::result::Result::ok).filter(|pot| !own.contains(&pot.file_name()));
+    all_of_pot(settings).into_iter().filter(|(name, _)| own.iter().all(|one| **one != **name)).collect()
+}
+
+fn all_of_pot(settings: &Settings) -> Vec<(String, String)> {
+    let Ok(pots) = fs::read_dir(settings.path.join("jails")) else { return Vec::new() };
     let read = |pot: fs::DirEntry| {
         Some((pot.file_name().into_string().ok()?, fs::read_to_string(pot.path().join("conf/pot.conf")).ok()?))
     };
-    others.filter_map(read).collect()
+    pots.filter_map(std::result::Result::ok).filter_map(read).collect()
 }
 
 /// The bases of pot's store.
 #[must_use]
 pub fn bases(store: &Path) -> crate::base::Bases {
-    let settings = Settings::installed();
+    let settings = Settings::installed(&settings::POT);
     let keep = super::bases::Datasets { store: settings.dataset, path: settings.path };
     crate::base::Bases::kept(Box::new(keep), store)
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::freebsd::settings::Settings;
+use crate::settings::{self, Settings};
 
 use super::zfs::{self, words, zfs};
 
@@ -14,7 +14,7 @@ use super::zfs::{self, words, zfs};
 /// # Errors
 /// `AlreadyExists`, or zfs(8)'s words.
 pub fn create(_: &Path, name: &str) -> io::Result<()> {
-    let settings = Settings::installed();
+    let settings = Settings::installed(&settings::POT);
     let dataset = format!("{}/fscomp/{name}", settings.dataset);
     let all = super::bases::Datasets { store: settings.dataset, path: settings.path };
     all.lay_out().map_err(io::Error::other)?;
@@ -29,7 +29,7 @@ pub fn create(_: &Path, name: &str) -> io::Result<()> {
 /// # Errors
 /// zfs(8)'s words.
 pub fn names(_: &Path) -> io::Result<Vec<String>> {
-    let all = format!("{}/fscomp", Settings::installed().dataset);
+    let all = format!("{}/fscomp", Settings::installed(&settings::POT).dataset);
     match zfs(&words(&["list", "-H", "-o", "name", "-d", "1", "-t", "filesystem", &all])) {
         Err(e) if zfs::missing(&e) => Ok(Vec::new()),
         other => {
@@ -47,7 +47,7 @@ pub fn names(_: &Path) -> io::Result<Vec<String>> {
 /// # Errors
 /// `NotFound`, `DirectoryNotEmpty`, or zfs(8)'s words: snapshots, clones, somebody in it.
 pub fn remove(_: &Path, name: &str) -> io::Result<()> {
-    let settings = Settings::installed();
+    let settings = Settings::installed(&settings::POT);
     let dataset = format!("{}/fscomp/{name}", settings.dataset);
     let at = zfs::mountpoints(std::slice::from_ref(&dataset)).map_err(io::Error::other)?;
     let at = at.get(&dataset).ok_or(io::ErrorKind::NotFound)?;

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access, getegid, geteuid};
 
+use crate::bridges::{Bridges, Networks};
 use crate::bundle::Bundle;
 use crate::bundle::pot::{Dns, NetworkKind, Pot, Protocol};
 use crate::error::{Doing, Result};
 use crate::facts::{Base, Cgroup, Facts, Leased, Network, Os, Store};
-use crate::freebsd::pots;
 use crate::id::ContainerId;
+use crate::settings::{self, Settings};
 use crate::{lease, plan};
 
 use super::network::facts as network;
@@ -60,32 +61,51 @@ pub fn gather(bundle: &Bundle, _: &ContainerId, state: &Path, store: &Path) -> R
 
 /// The pot network as it is now.
 fn network(pot: &Pot, store: &Path) -> io::Result<Network> {
-    let settings = Network { ledger: ledger(), ..Network::default() };
-    let bridged = plan::network::bridged(pot);
-    let host_addresses = network::addresses()?;
-    let leased = lease::leased_for(&settings.ledger, pot)?;
-    let mut taken = settings.taken_addresses.clone();
-    taken.extend(host_addresses.values().flatten());
-    if bridged {
-        taken.extend(network::neighbours(&plan::network::bridge(pot).name)?);
+    let mut network = shared(&Settings::installed(&settings::LINUX), store)?;
+    if plan::network::bridged(pot) {
+        network.taken_addresses.extend(network::neighbours(&plan::network::bridge(pot).name)?);
+        network.taken_addresses.sort_unstable();
+        network.taken_addresses.dedup();
     }
-    taken.sort_unstable();
-    taken.dedup();
-    let taken_ports = taken_ports(pot, &leased, settings.ports);
+    network.leased = lease::leased_for(&network.ledger, pot)?;
+    let taken_ports = taken_ports(pot, &network.leased, network.ports);
     // Who it is, is asked only where it will be told.
     let asked = pot.exported_ports.iter().filter_map(|one| one.host_port);
     let wanted: BTreeSet<u16> = asked.filter(|port| taken_ports.contains(port)).collect();
-    let port_holders = if wanted.is_empty() { BTreeMap::new() } else { network::holders(&wanted) };
-    let mut bridges = BTreeMap::new();
-    if let Some(name) = &pot.network.bridge
-        && let Ok(text) = fs::read_to_string(store.join("bridges").join(name))
-    {
-        bridges.extend(pots::bridge(&text).map(|bridge| (name.clone(), bridge)));
+    if !wanted.is_empty() {
+        network.port_holders = network::holders(&wanted);
     }
-    let interface = network::default_interface().unwrap_or_else(|| "eth0".into());
-    let taken_addresses = taken;
-    let taken_ports = taken_ports.into_iter().collect();
-    Ok(Network { interface, bridges, taken_addresses, taken_ports, leased, port_holders, host_addresses, ..settings })
+    network.taken_ports = taken_ports.into_iter().collect();
+    Ok(network)
+}
+
+/// What pots have in common, whoever of them asks.
+fn shared(settings: &Settings, store: &Path) -> io::Result<Network> {
+    let mut network = settings.network(ledger());
+    if network.interface.is_empty() {
+        network.interface = network::default_interface().unwrap_or_else(|| "eth0".into());
+    }
+    network.host_addresses = network::addresses()?;
+    network.taken_addresses.extend(network.host_addresses.values().flatten());
+    network.taken_addresses.sort_unstable();
+    network.taken_addresses.dedup();
+    network.bridges = bridges(store).all()?;
+    Ok(network)
+}
+
+/// The pot network, its settings and its private bridges: what the verb `network` needs.
+///
+/// # Errors
+/// Something that must be readable is not.
+pub fn networks(store: &Path) -> Result<Networks> {
+    let settings = Settings::installed(&settings::LINUX);
+    let mut network = shared(&settings, store).doing(|| "look at the network")?;
+    network.leased = lease::leased(&network.ledger, &[], &[]).doing(|| "read the ledger")?;
+    Ok(Networks { os: Os::Linux, settings, network, bridges: bridges(store), others: BTreeMap::new() })
+}
+
+fn bridges(store: &Path) -> Bridges {
+    Bridges::at(&store.join("bridges"))
 }
 
 /// The ports that somebody of the host has, as far as the plan may choose them: the ones that are asked for, and the
