@@ -33,6 +33,9 @@ pub struct Plan {
     pub rootfs: PathBuf,
     /// What holds the container's processes together.
     pub group: Option<Group>,
+    /// What the pot has of the network, if not the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<network::Attached>,
     /// What was left out because this caller cannot have it: said, not hidden.
     pub notes: Vec<String>,
 }
@@ -49,7 +52,9 @@ pub fn plan(bundle: &Bundle, facts: &Facts, id: &ContainerId) -> Result<Plan, Re
         Os::Linux => linux::plan::order(&mut draft),
         Os::Freebsd => freebsd::plan::order(&mut draft),
     };
-    let Draft { mut problems, notes, .. } = draft;
+    // What it says it has said already.
+    let (notes, network) = (draft.notes.clone(), network::attached(&mut draft));
+    let Draft { mut problems, .. } = draft;
     if !problems.is_empty() {
         // Planners say /pot, wherever the section stands.
         let at = bundle.pot_at();
@@ -62,7 +67,7 @@ pub fn plan(bundle: &Bundle, facts: &Facts, id: &ContainerId) -> Result<Plan, Re
         problems.dedup();
         return Err(Refusal(problems));
     }
-    plan.notes = notes;
+    (plan.notes, plan.network) = (notes, network);
     Ok(plan)
 }
 

@@ -95,7 +95,7 @@ pub struct Record {
     pub created: String,
     /// The operating system.
     pub os: Os,
-    /// The bundle's annotations.
+    /// The bundle's annotations, and potrun's own about the network.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// Hooks for after `start` and after `delete`.
@@ -124,7 +124,7 @@ pub struct State {
     pub rootfs: PathBuf,
     /// When it was created (runc).
     pub created: String,
-    /// The bundle's annotations.
+    /// The bundle's annotations, and potrun's own about the network.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// Name of the user who created it (runc): always empty, as runc's is where it cannot be looked up.

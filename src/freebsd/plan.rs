@@ -63,7 +63,7 @@ pub fn order(draft: &mut Draft<'_>) -> Plan {
     ops.extend(limits::cpuset(&name, &bounds));
     ops.extend(network::wire(draft, &wanted, &name, &stack, pot.as_ref()));
     ops.extend(first_process(draft, &name));
-    Plan { os: Os::Freebsd, ops, rootfs, group: Some(Group::Jail(name)), notes: Vec::new() }
+    Plan { os: Os::Freebsd, ops, rootfs, group: Some(Group::Jail(name)), network: None, notes: Vec::new() }
 }
 
 /// Plans one more process of a running container (`exec`), in its jail.
@@ -73,7 +73,14 @@ pub fn exec(draft: &mut Draft<'_>, asked: &Process, jail: &str) -> Plan {
     spawn.start = entering(jail);
     spawn.start.extend(process::start(asked, CONFINEMENT));
     let ops = vec![Op::Spawn(Box::new(spawn))];
-    Plan { os: Os::Freebsd, ops, rootfs: PathBuf::new(), group: Some(Group::Jail(jail.into())), notes: Vec::new() }
+    Plan {
+        os: Os::Freebsd,
+        ops,
+        rootfs: PathBuf::new(),
+        group: Some(Group::Jail(jail.into())),
+        network: None,
+        notes: Vec::new(),
+    }
 }
 
 const CONFINEMENT: process::Confinement<'static> =

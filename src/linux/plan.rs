@@ -126,7 +126,7 @@ pub fn order(draft: &mut Draft<'_>) -> Plan {
     }
     ops.push(Op::Spawn(Box::new(spawn)));
     ops.extend(meanwhile);
-    Plan { os: Os::Linux, ops, rootfs, group: cgroup.map(Group::Cgroup), notes: Vec::new() }
+    Plan { os: Os::Linux, ops, rootfs, group: cgroup.map(Group::Cgroup), network: None, notes: Vec::new() }
 }
 
 /// Plans one more process of a running container (`exec`), which joins the namespaces of process `pid`.
@@ -146,7 +146,14 @@ pub fn exec(draft: &mut Draft<'_>, asked: &Process, pid: i32, cgroup: Option<Pat
     spawn.create.push(process::find(asked));
     spawn.start = process::start(asked, confinement(draft, linux.as_ref(), draft.bundle.pot.is_some()));
     let group = cgroup.map(Group::Cgroup);
-    Plan { os: Os::Linux, ops: vec![Op::Spawn(Box::new(spawn))], rootfs: PathBuf::new(), group, notes: Vec::new() }
+    Plan {
+        os: Os::Linux,
+        ops: vec![Op::Spawn(Box::new(spawn))],
+        rootfs: PathBuf::new(),
+        group,
+        network: None,
+        notes: Vec::new(),
+    }
 }
 
 fn console_size(process: &Process) -> Option<(u16, u16)> {

@@ -1,8 +1,12 @@
 //! What the pot networks of both systems have in common: names, addresses, ports, before anyone says how.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use serde::{Deserialize, Serialize};
+
 use crate::bundle::pot::{NetworkKind, Pot, Protocol};
+use crate::facts::Os;
 use crate::id::ContainerId;
 use crate::lease::Port;
 use crate::op::{Family, Op};
@@ -72,6 +76,14 @@ pub struct Forward {
     pub address: IpAddr,
     /// Port of the pot.
     pub port: u16,
+}
+
+impl Forward {
+    /// The port of the host.
+    #[must_use]
+    pub fn of_host(&self) -> Port {
+        Port { protocol: self.protocol, port: self.host_port, host: self.host }
+    }
 }
 
 /// The family of an address.
@@ -232,11 +244,76 @@ pub fn forwards(draft: &mut Draft<'_>, pot: &Pot, ends: &[End]) -> Vec<Forward> 
     all
 }
 
+/// What a pot has of the network, for those who ask for its state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attached {
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The private bridge that it is on, or `public`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<String>,
+    /// Interfaces: of the bridge, the host's end of the pair, the pot's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interfaces: Option<[String; 3]>,
+    /// Exported ports: the host's, and the pot's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<(Port, u16)>,
+}
+
+impl Attached {
+    /// The same as annotations of the container.
+    #[must_use]
+    pub fn annotations(&self) -> BTreeMap<String, String> {
+        let all = |texts: Vec<String>| (!texts.is_empty()).then(|| texts.join(","));
+        let port = |(host, port): &(Port, u16)| format!("{host}:{port}");
+        let interface = |n: usize| self.interfaces.as_ref().map(|names| names[n].clone());
+        let members = [
+            ("addresses", all(self.addresses.iter().map(ToString::to_string).collect())),
+            ("bridge", self.bridge.clone()),
+            ("bridgeInterface", interface(0)),
+            ("hostInterface", interface(1)),
+            ("potInterface", interface(2)),
+            ("ports", all(self.ports.iter().map(port).collect())),
+        ];
+        let given = members.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        given.map(|(name, value)| (format!("{}.{name}", crate::bundle::ANNOTATION), value)).collect()
+    }
+}
+
+/// What the pot has of the network when its plan is carried out; nothing with the host's own.
+#[must_use]
+pub fn attached(draft: &mut Draft<'_>) -> Option<Attached> {
+    let pot = draft.bundle.pot.clone()?;
+    if pot.network.kind == NetworkKind::Alias {
+        let addresses = aliases(draft, &pot).into_iter().map(|(_, address)| address).collect();
+        return Some(Attached { addresses, ..Attached::default() });
+    }
+    if !bridged(&pot) {
+        return None;
+    }
+    let ends = ends(draft, &pot);
+    let forwards = forwards(draft, &pot, &ends);
+    let ours = bridge(&pot);
+    let bridge = match draft.facts.os {
+        Os::Linux => ours,
+        Os::Freebsd => crate::freebsd::network::bridge(&draft.facts.network, ours, &ends),
+    };
+    let (host, inner) = pair(draft.id);
+    let mut ports: Vec<(Port, u16)> = forwards.iter().map(|one| (one.of_host(), one.port)).collect();
+    ports.dedup(); // of a pot with two families
+    Some(Attached {
+        addresses: ends.iter().map(|end| end.address).collect(),
+        bridge: Some(pot.network.bridge.unwrap_or_else(|| "public".into())),
+        interfaces: Some([bridge.name, host, inner]),
+        ports,
+    })
+}
+
 /// The step that makes addresses and ports the pot's own. It comes before all that uses them.
 #[must_use]
 pub fn lease(draft: &Draft<'_>, ends: &[End], forwards: &[Forward]) -> Op {
-    let port = |one: &Forward| Port { protocol: one.protocol, port: one.host_port, host: one.host };
-    let mut ports: Vec<Port> = forwards.iter().map(port).collect();
+    let mut ports: Vec<Port> = forwards.iter().map(Forward::of_host).collect();
     ports.sort_unstable();
     ports.dedup();
     Op::Lease {
@@ -341,6 +418,44 @@ mod tests {
                 assert_eq!((mac.len(), first & 3), (17, 2), "{mac} is of one station and locally administered");
                 assert!(seen.insert(mac));
             }
+        }
+    }
+
+    /// The annotations of a pot that is called `web1`, a line each, with the computed names made plain.
+    fn annotations(os: Os, pot: &str) -> Vec<String> {
+        let config = format!(
+            r#"{{"ociVersion": "1.3.0", "pot": {{"base": {{"release": "r"}}, {pot}}},
+                "process": {{"user": {{"uid": 0, "gid": 0}}, "cwd": "/", "args": ["x"]}}}}"#
+        );
+        let bundle = crate::bundle::Bundle::parse("/b".into(), config.into_bytes()).unwrap();
+        let mut facts = crate::facts::Facts::assumed(os, &bundle);
+        facts.network.host_addresses.insert("bridge7".into(), vec!["10.192.0.1".parse().unwrap()]);
+        let plan = crate::plan::plan(&bundle, &facts, &id("web1")).unwrap();
+        let (host, inner) = pair(&id("web1"));
+        let plain = |text: String| text.replace(&host, "PTA").replace(&inner, "PTB");
+        let all = plan.network.iter().flat_map(Attached::annotations);
+        all.map(|(key, value)| plain(format!("{} {value}", key.trim_start_matches("org.bsdpot.pot.")))).collect()
+    }
+
+    #[test]
+    fn what_a_pot_has_is_told_as_annotations() {
+        let public = r#""network": {"type": "public-bridge", "stack": "dual"},
+            "exportedPorts": [{"port": 80}, {"port": 53, "protocol": "udp", "hostPort": 53, "hostAddress": "192.0.2.1"}]"#;
+        for (os, bridge) in [(Os::Linux, "bridgeInterface pb-public"), (Os::Freebsd, "bridgeInterface bridge7")] {
+            let golden = [
+                "addresses 10.192.0.3,fd70:6f74::2",
+                "bridge public",
+                bridge,
+                "hostInterface PTA",
+                "ports tcp/1024:80,udp/192.0.2.1:53:53",
+                "potInterface PTB",
+            ];
+            assert_eq!(annotations(os, public), golden, "{os}");
+            let private = annotations(os, r#""network": {"type": "private-bridge", "bridge": "lab"}"#);
+            assert_eq!(private[..2], ["addresses 10.192.0.10", "bridge lab"]);
+            let alias = r#""network": {"type": "alias", "addresses": ["192.0.2.9", "eth1|192.0.2.10"]}"#;
+            assert_eq!(annotations(os, alias), ["addresses 192.0.2.9,192.0.2.10"]);
+            assert_eq!(annotations(os, r#""network": {"type": "inherit"}"#), [""; 0]);
         }
     }
 

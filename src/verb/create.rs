@@ -1,5 +1,6 @@
 //! `create`: bundle -> facts -> plan -> apply, and the container is on record.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -189,7 +190,7 @@ impl Making<'_> {
             bundle: self.bundle.dir.clone(),
             rootfs: self.plan.rootfs.clone(),
             created: String::new(),
-            annotations: annotations(self.bundle),
+            annotations: self.annotations(),
             owner: String::new(),
         };
         let waiting = self.entry.keep_config(&self.bundle.config)?;
@@ -201,6 +202,12 @@ impl Making<'_> {
             preserve: preserved(args.preserve_fds),
             state,
         }))
+    }
+
+    /// The bundle's annotations, sorted, and potrun's own about the network.
+    fn annotations(&self) -> BTreeMap<String, String> {
+        let said = self.bundle.spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone()));
+        said.chain(self.plan.network.iter().flat_map(plan::network::Attached::annotations)).collect()
     }
 
     fn record(&mut self, host: &This) -> Result<Record> {
@@ -217,7 +224,7 @@ impl Making<'_> {
             euid: nix::unistd::geteuid().as_raw(),
             created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
             os: self.plan.os,
-            annotations: annotations(self.bundle),
+            annotations: self.annotations(),
             hooks,
             supervisor: self.supervisor.take(),
         })
@@ -252,11 +259,6 @@ pub(super) fn carried_out(host: &This, ops: &[Op]) -> Result<()> {
     let problems: Vec<crate::bundle::Problem> =
         ops.iter().filter_map(|op| host.cannot(op)).map(|what| crate::bundle::Problem::new("", what)).collect();
     if problems.is_empty() { Ok(()) } else { Err(refused(Refusal(problems).into())) }
-}
-
-/// The bundle's annotations, sorted.
-fn annotations(bundle: &Bundle) -> std::collections::BTreeMap<String, String> {
-    bundle.spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// The connection to the console socket, if the bundle wants a terminal. `detached`: nobody stays to relay one.
