@@ -286,15 +286,6 @@ impl Ledger {
         Ok(Some(this))
     }
 
-    /// Opens the file, or makes it.
-    fn make(path: &Path) -> io::Result<Self> {
-        if let Some(found) = Self::open(path, true)? {
-            return Ok(found);
-        }
-        write(path, &BTreeMap::new())?;
-        Self::open(path, true)?.ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
     /// The leases, and the log.
     fn text(&mut self) -> io::Result<String> {
         let mut text = String::new();
@@ -459,7 +450,9 @@ pub fn run(op: &Op) -> io::Result<()> {
 /// # Errors
 /// Somebody has one of its addresses or ports, or the kernel's words.
 pub fn take(ledger: &Path, lease: &Lease) -> io::Result<()> {
-    let mut ledger = Ledger::make(ledger)?;
+    let Some(mut ledger) = Ledger::open(ledger, true)? else {
+        return write(ledger, &BTreeMap::from([(lease.owner.clone(), lease.clone())]));
+    };
     let mut lines = String::new();
     if let Some(old) = ledger.of(&lease.owner)? {
         lines += &old.line('-')?;

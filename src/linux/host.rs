@@ -112,8 +112,9 @@ impl Host for LinuxHost {
             Op::SetCgroup { path, file, value } => cgroup::set(path, file, value)?,
             Op::FilterDevices { path, rules } => cgroup::filter_devices(path, rules)?,
             Op::Lease { .. } | Op::EndLease { .. } => lease::run(op)?,
-            Op::CreatePair { host, pot, description, macs, .. } => {
-                network::create_pair(host, pot, description, macs, self.first()?)?;
+            Op::CreatePair { host, pot, description, macs, into } => {
+                let pid = into.as_ref().map(|_| self.first()).transpose()?;
+                network::create_pair(host, pot, description, macs, pid)?;
             }
             Op::DestroyInterface { name, description } => network::destroy(name, description)?,
             Op::EnsureBridge { name, description, addresses } => network::ensure_bridge(name, description, addresses)?,
@@ -173,7 +174,7 @@ impl Host for LinuxHost {
             | Op::FilterDevices { .. }
             | Op::Lease { .. }
             | Op::EndLease { .. }
-            | Op::CreatePair { into: Some(_), .. }
+            | Op::CreatePair { .. }
             | Op::DestroyInterface { .. }
             | Op::EnsureBridge { .. }
             | Op::ReleaseBridge { .. }

@@ -306,7 +306,10 @@ fn undo(host: &mut This, path: &Path) -> Result<()> {
     if !left.is_empty() {
         return Err(super::report(Error::operator("not everything could be taken back"), &left));
     }
-    fs::remove_file(path).doing(|| format!("remove {}", path.display()))
+    fs::remove_file(path).doing(|| format!("remove {}", path.display()))?;
+    // Others' journals may be there.
+    drop(path.parent().map(fs::remove_dir));
+    Ok(())
 }
 
 fn validate(all: &Networks, what: &[String], name: Option<&str>) -> Result<()> {

@@ -23,8 +23,8 @@ const HOST: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 const OUTSIDE: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
 
 /// A world whose host is a network namespace of its own, with a neighbour outside.
-struct Net {
-    world: World,
+pub(crate) struct Net {
+    pub(crate) world: World,
     host: File,
     outside: File,
     holders: [Child; 2],
@@ -32,11 +32,11 @@ struct Net {
 
 /// Everything that a pot could leave in the host's network.
 #[derive(Debug, PartialEq, Eq)]
-struct Picture(Vec<String>);
+pub(crate) struct Picture(Vec<String>);
 
 impl Net {
     /// A new one, or none, having said why the test is skipped.
-    fn new(name: &str) -> Option<Self> {
+    pub(crate) fn new(name: &str) -> Option<Self> {
         let mut world = World::new(name)?;
         let skipped = |reason: &str| println!("skipped: {name}: {reason}");
         for tool in ["/usr/sbin/ip", "/usr/sbin/nft"] {
@@ -80,7 +80,7 @@ impl Net {
 
     /// Runs a script of the host's shell there; its stdout.
     #[track_caller]
-    fn sh(&self, script: &str) -> String {
+    pub(crate) fn sh(&self, script: &str) -> String {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]).stdin(Stdio::null());
         let host = self.world.host.as_ref().unwrap();
@@ -106,7 +106,7 @@ impl Net {
 
     /// Waits until the host's network and the world are as they were.
     #[track_caller]
-    fn same(&self, before: &(Picture, crate::util::Snapshot), what: &str) {
+    pub(crate) fn same(&self, before: &(Picture, crate::util::Snapshot), what: &str) {
         // What outlives a delete for a moment is the child that the kernel keeps waiting.
         self.world.settles(&before.1);
         for (now, before) in self.picture().0.iter().zip(&before.0.0) {
@@ -117,13 +117,13 @@ impl Net {
         }
     }
 
-    fn before(&self) -> (Picture, crate::util::Snapshot) {
+    pub(crate) fn before(&self) -> (Picture, crate::util::Snapshot) {
         (self.picture(), self.world.snapshot())
     }
 
     /// A pot that waits, with its network; its namespace.
     #[track_caller]
-    fn pot(&self, name: &str, pot: Value) -> (String, File) {
+    pub(crate) fn pot(&self, name: &str, pot: Value) -> (String, File) {
         let id = self.world.running(name, |config| config["pot"] = pot);
         let file = File::open(format!("/proc/{}/ns/net", self.world.pid(&id))).unwrap();
         (id, file)

@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use serde_json::{Value, json};
+
 use potrun::apply::{apply, take_back};
 use potrun::bundle::Bundle;
 use potrun::facts::{Facts, Os};
@@ -16,6 +18,7 @@ use potrun::plan::{bridge, plan};
 
 use crate::cli::Shown;
 use crate::faults::Paper;
+use crate::network::Net as Host;
 use crate::util::World;
 
 /// Lets the world's potrun see `run` and `etc` of the world as the machine's, and no network but its own.
@@ -98,6 +101,40 @@ fn gc_ends_leases_of_what_is_gone() {
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "lease of gone\n"), "{}", outcome.stderr);
     assert_eq!(lease::all(&ledger).unwrap(), []);
     assert_eq!(world.run(&["network", "next"]).stdout, "10.192.0.3\n");
+}
+
+#[test]
+fn a_bridge_is_kept_up_on_the_kernel() {
+    let Some(net) = Host::new("kept") else { return };
+    let before = net.before();
+    let network = |args: &str| {
+        let args: Vec<&str> = ["network"].into_iter().chain(args.split_whitespace()).collect();
+        net.world.run(&args)
+    };
+    let bridge = || net.sh("ip -j addr show pb-public 2>/dev/null || true");
+    for call in ["up", "up", "up --stack dual"] {
+        let outcome = network(call);
+        assert_eq!(outcome.code, Some(0), "{call}: {outcome:?}");
+        assert!(bridge().contains("10.192.0.1"), "{}", bridge());
+    }
+    assert!(bridge().contains("fd70:6f74::1"), "{}", bridge());
+    let (id, _) = net.pot("web", json!({"network": {"type": "public-bridge"}, "exportedPorts": [{"port": 80}]}));
+    let state: Value = serde_json::from_str(&net.world.run(&["state", &id]).stdout).unwrap();
+    let told =
+        |name: &str| state["annotations"][format!("org.bsdpot.pot.{name}")].as_str().unwrap_or_default().to_string();
+    assert_eq!((told("addresses").as_str(), told("ports").as_str()), ("10.192.0.3", "tcp/1024:80"));
+    assert!(net.sh(&format!("ip -j link show {}", told("hostInterface"))).contains("pb-public"));
+    let refused = network("down");
+    assert!(refused.code == Some(1) && refused.stderr.contains(&format!("is used by {id}")), "{refused:?}");
+    let shown = network("show").stdout;
+    assert!(shown.starts_with("public bridge: pb-public, up, kept\n") && shown.contains(&id), "{shown}");
+    net.world.ok(&["delete", "--force", &id]);
+    assert!(bridge().contains("10.192.0.1"), "it outlives its last pot");
+    for _ in 0..2 {
+        let outcome = network("down");
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    }
+    net.same(&before, "after down");
 }
 
 /// A machine, and a pot with a bridge on it.

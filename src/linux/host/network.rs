@@ -96,13 +96,13 @@ fn octets(mac: &str) -> Result<Vec<u8>, Trouble> {
     parsed.ok().filter(|all| all.len() == 6).ok_or_else(|| format!("{mac:?} is not a link-level address").into())
 }
 
-/// Makes a pair of interfaces, the second one in the network of process `pid`.
+/// Makes a pair of interfaces, the second one in the network of process `pid` if there is one.
 pub(super) fn create_pair(
     host: &str,
     pot: &str,
     description: &str,
     macs: &[String; 2],
-    pid: i32,
+    pid: Option<i32>,
 ) -> Result<(), Trouble> {
     let mut socket = Socket::route(0)?;
     let (ours, theirs) = (octets(&macs[0])?, octets(&macs[1])?);
@@ -113,10 +113,14 @@ pub(super) fn create_pair(
         .nest(libc::IFLA_LINKINFO, |info| {
             info.text(libc::IFLA_INFO_KIND, "veth").nest(libc::IFLA_INFO_DATA, |data| {
                 data.nest(PEER, |peer| {
-                    peer.raw(&interface(libc::AF_UNSPEC, 0, false))
+                    let peer = peer
+                        .raw(&interface(libc::AF_UNSPEC, 0, false))
                         .text(libc::IFLA_IFNAME, pot)
-                        .put(libc::IFLA_ADDRESS, &theirs)
-                        .number(libc::IFLA_NET_NS_PID, pid.cast_unsigned())
+                        .put(libc::IFLA_ADDRESS, &theirs);
+                    match pid {
+                        Some(pid) => peer.number(libc::IFLA_NET_NS_PID, pid.cast_unsigned()),
+                        None => peer,
+                    }
                 })
             })
         });
