@@ -219,3 +219,24 @@ case_pf_that_is_off_is_told() {
     pfctl -q -e
     has "$said" "not enabled" "error"
 }
+
+case_networks_by_their_verbs() {
+    works "$potrun" network create lab --size 5
+    same "$("$potrun" network ls | sed 1d | tr -s ' ')" "lab 10.192.0.8/29 10.192.0.9" "networks"
+    has "$(cat /opt/pot/bridges/lab)" "net=10.192.0.8/29" "pot's file of a bridge"
+    refused "already exists" "$potrun" network create lab
+    pot a "$SERVE" '"network": {"type": "private-bridge", "bridge": "lab"}' '"hostname": "lab-a"'
+    started a
+    until_true asked - 10.192.0.10 80 lab-a
+    has "$("$potrun" network show)" 10.192.0.10 "what is shown"
+    refused "" "$potrun" network rm lab
+    works "$potrun" delete --force a
+    works "$potrun" network up lab
+    has "$(ifconfig)" "inet 10.192.0.9 " "the bridge without a pot"
+    started a
+    refused "" "$potrun" network down lab
+    works "$potrun" delete --force a
+    has "$(ifconfig)" "inet 10.192.0.9 " "the bridge after its last pot"
+    works "$potrun" network down lab
+    works "$potrun" network rm lab
+}
