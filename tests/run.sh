@@ -44,7 +44,7 @@ conformance() {
 }
 
 export CARGO_TERM_COLOR=never
-tests/install.sh cc busybox ps tar xz strace file readelf python3 pip3 || true # what is missing is skipped, by name, where it is needed
+tests/install.sh cc busybox ip nft ps tar xz strace file readelf python3 pip3 || true # what is missing is skipped, by name, where it is needed
 wanted=("$@")
 [ $# -gt 0 ] || wanted=(format lint test conformance demo freebsd guest)
 for name in "${wanted[@]}"; do
