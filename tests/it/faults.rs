@@ -325,7 +325,9 @@ fn potrun_dies_while_it_takes_back() {
         let paper = Paper::new();
         let machine = ended(&case, &case.before, &paper);
         let text = paper.read();
-        for n in 0..paper.open().pending().len() {
+        // Its lock would be held as long as the loop goes on.
+        let pending = paper.open().pending();
+        for n in 0..pending.len() {
             for fault in [Fault::DieBefore(n), Fault::DieAfter(n)] {
                 paper.write(&text);
                 let what = format!("{}: {fault:?} while taking back", case.name);
@@ -377,7 +379,8 @@ fn what_cannot_be_taken_back_stays_in_the_journal() {
         let paper = Paper::new();
         let machine = ended(&case, &case.before, &paper);
         let text = paper.read();
-        for (_, op) in paper.open().pending() {
+        let pending = paper.open().pending();
+        for (_, op) in pending {
             for times in [1, 3] {
                 paper.write(&text);
                 let what = format!("{}: {op} fails {times} times", case.name);

@@ -306,6 +306,7 @@ proptest! {
             }
             stages.push((paper.read().len(), journal.pending()));
         }
+        drop(journal);
         let text = paper.read();
         // Anywhere, and everywhere in lines that strike: half of `-12` looks like another.
         let mut ends = vec![cut.index(text.len() + 1)];
