@@ -15,8 +15,8 @@
 //! which takes longer; that is asked only to say it, and to end a lease.
 //!
 //! Whoever changes a network that pots share (a bridge, an anchor, the ledger) holds the lock of the file beside it, from
-//! looking at the machine until it has done so. A lease whose owner, a state directory, is gone is ended by [`sweep`]: by
-//! `gc`, and by a create that finds no room.
+//! looking at the machine until it has done so. A lease whose owner, a state directory, is gone is one of the
+//! [`orphans`]: `gc` ends it, and a create that finds no room.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -485,17 +485,12 @@ pub fn end(ledger: &Path, id: &ContainerId, owner: &Path) -> io::Result<()> {
     }
 }
 
-/// Ends the leases whose owners are gone, and tells them. The caller holds the lock.
+/// The leases whose owners are gone, and the others.
 ///
 /// # Errors
-/// The kernel's words.
-pub fn sweep(ledger: &Path) -> io::Result<Vec<Lease>> {
-    let Some(mut ledger) = Ledger::open(ledger, true)? else { return Ok(Vec::new()) };
-    let gone: Vec<Lease> = ledger.all()?.into_values().filter(Lease::orphan).collect();
-    if !gone.is_empty() {
-        ledger.end(&gone)?;
-    }
-    Ok(gone)
+/// The file cannot be read, or is damaged.
+pub fn orphans(ledger: &Path) -> io::Result<(Vec<Lease>, Vec<Lease>)> {
+    Ok(all(ledger)?.into_iter().partition(Lease::orphan))
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ pub mod journal;
 pub mod lease;
 pub mod linux;
 pub mod log;
+pub mod names;
 pub mod op;
 pub mod plan;
 pub mod ranges;

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::ContainerId;
 use crate::lease::Port;
 use crate::linux::nft::{self, Element};
+use crate::names;
 
 /// One step.
 #[allow(missing_docs)] // a variant's line says what its fields are
@@ -51,6 +52,10 @@ pub enum Op {
     /// Write a file beneath `root` (never through a link), replacing what has that name.
     WriteFile { root: PathBuf, path: PathBuf, text: String, mode: u32 },
 
+    /// Make a symbolic link beneath `root`, replacing what has that name (FreeBSD, where no single file can be mounted
+    /// before 14.0).
+    WriteLink { root: PathBuf, path: PathBuf, to: PathBuf },
+
     // --- mounts of the host, beneath a root (FreeBSD) -------------------------------------------------------------
     /// Make the mount point that `mount` needs below `root`, if nothing has that name: a root that is shown read-only
     /// gets none later.
@@ -76,6 +81,11 @@ pub enum Op {
     Lease { ledger: PathBuf, id: ContainerId, owner: PathBuf, addresses: Vec<IpAddr>, ports: Vec<Port> },
     /// Inverse of [`Op::Lease`].
     EndLease { ledger: PathBuf, id: ContainerId, owner: PathBuf },
+    /// Tell the pots of a bridge the pot's own lines of hosts(5), and keep `hosts`, the file that the pot itself sees,
+    /// which begins with `head`.
+    PublishNames { hosts: PathBuf, head: String, lines: Vec<String> },
+    /// Inverse of [`Op::PublishNames`].
+    WithdrawNames { hosts: PathBuf, lines: Vec<String> },
     /// A pair of connected interfaces; `host` stays, `pot` goes into the pot. They carry `description`. `into`: the pot
     /// that is there already, in which the second one is made (Linux).
     CreatePair {
@@ -411,6 +421,9 @@ impl Op {
             Self::Lease { ledger, id, owner, .. } => {
                 Self::EndLease { ledger: ledger.clone(), id: id.clone(), owner: owner.clone() }
             }
+            Self::PublishNames { hosts, lines, .. } => {
+                Self::WithdrawNames { hosts: hosts.clone(), lines: lines.clone() }
+            }
             Self::CreatePair { host, description, .. } => {
                 Self::DestroyInterface { name: host.clone(), description: description.clone() }
             }
@@ -443,9 +456,11 @@ impl Op {
             | Self::CloneDataset { .. }
             | Self::DestroyDataset { .. }
             | Self::WriteFile { .. }
+            | Self::WriteLink { .. }
             | Self::HostTarget { .. }
             | Self::HostUnmount { .. }
             | Self::EndLease { .. }
+            | Self::WithdrawNames { .. }
             | Self::DestroyInterface { .. }
             | Self::ReleaseBridge { .. }
             | Self::AddMember { .. }
@@ -595,6 +610,9 @@ impl Op {
             Self::WriteFile { root, path, text, mode } => {
                 write!(f, "write {} below {}, mode {mode:04o}: {}", show(path), show(root), one_line(text))
             }
+            Self::WriteLink { root, path, to } => {
+                write!(f, "link {} below {} to {}", show(path), show(root), show(to))
+            }
             Self::HostTarget { root, mount } => {
                 write!(f, "make mount point {} below {}", show(&mount.target), show(root))
             }
@@ -609,6 +627,12 @@ impl Op {
                 list(f, ", ports ", &ports, "")
             }
             Self::EndLease { id, .. } => write!(f, "end lease of {id}"),
+            Self::PublishNames { hosts, head, lines } => {
+                write!(f, "publish names, seen in {}: {}", show(hosts), lines.join("; "))?;
+                let own: Vec<&str> = head.strip_prefix(names::LOCALHOST).unwrap_or(head).lines().collect();
+                if own.is_empty() { Ok(()) } else { write!(f, "; for itself: {}", own.join("; ")) }
+            }
+            Self::WithdrawNames { lines, .. } => write!(f, "withdraw names: {}", lines.join("; ")),
             Self::CreatePair { host, pot, description, macs, into } => {
                 write!(f, "create interface pair {host} ({}) and {pot} ({}) for {description}", macs[0], macs[1])?;
                 into.iter().try_for_each(|into| write!(f, ", the second in {into}"))

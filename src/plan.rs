@@ -95,9 +95,12 @@ impl Draft<'_> {
         self.refuse(at, format!("is not carried out on {os} yet"));
     }
 
-    /// Says what is left out.
+    /// Says what is left out, once.
     pub fn note(&mut self, text: impl Into<String>) {
-        self.notes.push(text.into());
+        let text = text.into();
+        if !self.notes.contains(&text) {
+            self.notes.push(text);
+        }
     }
 
     /// The hooks of a moment, in their order.

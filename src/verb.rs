@@ -19,10 +19,14 @@ pub mod show;
 pub mod spec;
 pub mod start;
 
+use std::path::Path;
+
 use crate::apply::{Left, take_back};
-use crate::error::{Error, Result, Who};
-use crate::host::{This, first, this};
+use crate::error::{Doing, Error, Result, Who};
+use crate::host::{Host, This, first, this};
 use crate::id::ContainerId;
+use crate::lease::{self, Lease};
+use crate::names;
 use crate::op::Op;
 use crate::state::{Group, Record, State, Status};
 use crate::store::{Entry, Store};
@@ -109,8 +113,25 @@ fn unmake(host: &mut This, entry: &Entry, made: bool) -> Result<()> {
 }
 
 /// The lock of the host's pot networks.
-fn networks(ledger: &std::path::Path) -> Result<crate::lease::Networks> {
-    crate::lease::lock(ledger).map_err(|e| Error::operator(format!("lock {}", ledger.display())).because(e))
+fn networks(ledger: &Path) -> Result<lease::Networks> {
+    lease::lock(ledger).map_err(|e| Error::operator(format!("lock {}", ledger.display())).because(e))
+}
+
+/// Ends the leases of containers that are gone without a delete, and takes away what else they had of the host's network.
+/// The caller holds its lock.
+fn sweep_leases(ledger: &Path) -> Result<Vec<Lease>> {
+    let (gone, left) = lease::orphans(ledger).doing(|| format!("read {}", ledger.display()))?;
+    let mut host = This::new();
+    for one in &gone {
+        let named = left.iter().any(|other| other.id == one.id);
+        for op in this::OS.into_iter().flat_map(|os| crate::plan::network::remains(os, one, named)) {
+            host.run(&op).map_err(|e| Error::operator(op.to_string()).because(e))?;
+        }
+        let names = ledger.with_extension("hosts");
+        names::forget(&names, &one.addresses).doing(|| format!("take {} out of {}", one.id, names.display()))?;
+        lease::end(ledger, &one.id, &one.owner).doing(|| format!("end lease of {}", one.id))?;
+    }
+    Ok(gone)
 }
 
 /// Says what is left.

@@ -612,7 +612,7 @@ impl Dns {
 const HOST_NAME: &str = "use labels of 1 to 63 letters, digits and - _, with dots between, 253 at most";
 
 /// A host name of RFC 1123, which is what a line of `/etc/hosts` can hold (hosts(5)).
-fn is_host_name(text: &str) -> bool {
+pub(crate) fn is_host_name(text: &str) -> bool {
     (1..=253).contains(&text.len())
         && text.split('.').all(|label| {
             (1..=63).contains(&label.len()) && label.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))

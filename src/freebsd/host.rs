@@ -28,6 +28,7 @@ use crate::host::child::Child;
 use crate::host::first::{Io, run_hook};
 use crate::host::{Host, Trouble};
 use crate::lease;
+use crate::names;
 use crate::op::{Hook, Op};
 use crate::state::State;
 
@@ -99,7 +100,9 @@ impl Host for FreebsdHost {
             Op::HostTarget { root, mount } => mount::target(root, mount),
             Op::HostMount { root, mount, .. } => mount::mount(root, mount),
             Op::HostUnmount { root, mount, before } => mount::unmount(root, mount, before),
+            Op::WriteLink { root, path, to } => mount::link(root, path, to),
             Op::Lease { .. } | Op::EndLease { .. } => Ok(lease::run(op)?),
+            Op::PublishNames { .. } | Op::WithdrawNames { .. } => Ok(names::run(op)?),
             Op::CreatePair { host, pot, description, macs, .. } => network::create_pair(host, pot, description, macs),
             Op::DestroyInterface { name, description } => network::destroy(name, description),
             Op::EnsureBridge { name, description, addresses } => network::ensure_bridge(name, description, addresses),
@@ -152,11 +155,14 @@ impl Host for FreebsdHost {
             | Op::CloneDataset { .. }
             | Op::DestroyDataset { .. }
             | Op::WriteFile { .. }
+            | Op::WriteLink { .. }
             | Op::HostTarget { .. }
             | Op::HostMount { .. }
             | Op::HostUnmount { .. }
             | Op::Lease { .. }
             | Op::EndLease { .. }
+            | Op::PublishNames { .. }
+            | Op::WithdrawNames { .. }
             | Op::CreatePair { .. }
             | Op::DestroyInterface { .. }
             | Op::EnsureBridge { .. }

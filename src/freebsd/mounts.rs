@@ -5,13 +5,17 @@ use std::path::{Path, PathBuf};
 use crate::bundle::pot::Pot;
 use crate::bundle::read::pointer;
 use crate::op::Mount;
-use crate::plan::Draft;
+use crate::plan::{Draft, files};
 
 use super::jail;
 
 /// What hides the devices of the host: `devfsrules_jail` of /etc/defaults/devfs.rules. A devfs(5) that is mounted
 /// without a ruleset shows all of them.
 pub const RULESET: u16 = 4;
+
+/// Where a pot has the names of its bridge: a directory, since nullfs(5) takes no single file before FreeBSD 14.0, and
+/// nothing that rc(8) of the pot would clean.
+pub const NAMES: &str = "/etc/potrun";
 
 /// Words of nmount(2) for every file system (sys/kern/vfs_mount.c), and those that take them back.
 const WORDS: &[(&str, &[&str])] = &[
@@ -140,6 +144,8 @@ fn own(draft: &mut Draft<'_>, pot: Option<&Pot>) -> Vec<Mount> {
         }
     }
     wanted.extend(pot.directories.iter().map(|one| (one.source.clone(), one.destination.clone(), one.readonly)));
+    let hosts = files::hosts(draft, pot);
+    wanted.extend(hosts.as_deref().and_then(Path::parent).map(|names| (names.into(), NAMES.into(), true)));
     let nullfs = |(source, target, readonly): (PathBuf, PathBuf, bool)| Mount {
         fstype: "nullfs".into(),
         source,

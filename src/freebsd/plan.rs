@@ -4,12 +4,15 @@
 //! the process goes first, and the interfaces before the jail whose network stack they are in. The first process waits
 //! outside the jail, where nothing inside can reach it, and enters when it is started.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{PosixRlimitType, Process, Root};
 
+use crate::bundle::pot::Pot;
 use crate::facts::Os;
+use crate::names;
 use crate::op::{Moment, Op, Spawn};
+use crate::plan::network as common;
 use crate::plan::{Draft, Plan, files, process};
 use crate::state::Group;
 
@@ -39,6 +42,7 @@ pub fn order(draft: &mut Draft<'_>) -> Plan {
     let (mut ops, below) = root::storage(draft, pot.as_ref());
     if let Some(pot) = &pot {
         ops.extend(files::names(draft, pot, &below));
+        ops.extend(neighbours(draft, pot, &below));
     }
     let mounts = mounts::all(draft, pot.as_ref());
     let readonly = draft.bundle.spec.root().as_ref().and_then(Root::readonly) == Some(true);
@@ -64,6 +68,21 @@ pub fn order(draft: &mut Draft<'_>) -> Plan {
     ops.extend(network::wire(draft, &wanted, &name, &stack, pot.as_ref()));
     ops.extend(first_process(draft, &name));
     Plan { os: Os::Freebsd, ops, rootfs, group: Some(Group::Jail(name)), network: None, notes: Vec::new() }
+}
+
+/// The names of the pot and of its neighbours, which it finds behind a link.
+fn neighbours(draft: &mut Draft<'_>, pot: &Pot, below: &Path) -> Vec<Op> {
+    if !common::bridged(pot) {
+        return Vec::new();
+    }
+    let ends = common::ends(draft, pot);
+    let mut ops: Vec<Op> = files::publish(draft, pot, &ends).into_iter().collect();
+    ops.extend(files::hosts(draft, pot).map(|_| Op::WriteLink {
+        root: below.into(),
+        path: files::HOSTS.into(),
+        to: Path::new(mounts::NAMES).join(names::FILE),
+    }));
+    ops
 }
 
 /// Plans one more process of a running container (`exec`), in its jail.

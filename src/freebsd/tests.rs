@@ -80,10 +80,13 @@ fn golden_plan_of_a_public_bridge() {
 create dataset zroot/pot/jails/web1 (mountpoint=/opt/pot/jails/web1,potrun:id=web1)
 clone dataset zroot/pot/bases/14.3-RELEASE@potrun to zroot/pot/jails/web1/m (mountpoint=/opt/pot/jails/web1/m,potrun:id=web1,quota=1073741824)
 write /etc/resolv.conf below /opt/pot/jails/web1/m, mode 0644: nameserver 192.0.2.1
+publish names, seen in /var/run/potrun.hosts/pb-public/all/hosts: 10.192.0.3 web1 web1.example.org; fd70:6f74::2 web1 web1.example.org
+link /etc/hosts below /opt/pot/jails/web1/m to /etc/potrun/hosts
 mount devfs devfs on /dev (ruleset=4) below /opt/pot/jails/web1/m
 mount tmpfs tmpfs on /tmp (nosuid,size=64m,mode=1777) below /opt/pot/jails/web1/m
 mount nullfs /etc/ssl on /srv (ro) below /opt/pot/jails/web1/m
 mount nullfs /opt/pot/fscomp/data on /srv/data below /opt/pot/jails/web1/m
+mount nullfs /var/run/potrun.hosts/pb-public/all on /etc/potrun (ro) below /opt/pot/jails/web1/m
 add resource rule jail:web1:memoryuse:deny=536870912
 add resource rule jail:web1:pcpu:deny=150
 add resource rule jail:web1:maxproc:deny=64
@@ -153,10 +156,12 @@ fn everything_that_stays_is_taken_back_in_reverse() {
         "remove resource rules jail:web1".into(),
         "remove resource rules jail:web1".into(),
         "remove resource rules jail:web1".into(),
+        format!("unmount /etc/potrun below {root}"),
         format!("unmount /srv/data below {root}"),
         format!("unmount /srv below {root}"),
         format!("unmount /tmp below {root}"),
         format!("unmount /dev below {root}"),
+        "withdraw names: 10.192.0.3 web1 web1.example.org; fd70:6f74::2 web1 web1.example.org".into(),
         "destroy dataset zroot/pot/jails/web1 of web1".into(),
     ];
     assert_eq!(back, expected);

@@ -28,6 +28,7 @@ use crate::host::child::Child;
 use crate::host::first::{Io, run_hook};
 use crate::host::{Host, Trouble};
 use crate::lease;
+use crate::names;
 use crate::op::{Hook, Op};
 use crate::state::State;
 
@@ -112,6 +113,7 @@ impl Host for LinuxHost {
             Op::SetCgroup { path, file, value } => cgroup::set(path, file, value)?,
             Op::FilterDevices { path, rules } => cgroup::filter_devices(path, rules)?,
             Op::Lease { .. } | Op::EndLease { .. } => lease::run(op)?,
+            Op::PublishNames { .. } | Op::WithdrawNames { .. } => names::run(op)?,
             Op::CreatePair { host, pot, description, macs, into } => {
                 let pid = into.as_ref().map(|_| self.first()).transpose()?;
                 network::create_pair(host, pot, description, macs, pid)?;
@@ -174,6 +176,8 @@ impl Host for LinuxHost {
             | Op::FilterDevices { .. }
             | Op::Lease { .. }
             | Op::EndLease { .. }
+            | Op::PublishNames { .. }
+            | Op::WithdrawNames { .. }
             | Op::CreatePair { .. }
             | Op::DestroyInterface { .. }
             | Op::EnsureBridge { .. }

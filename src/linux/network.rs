@@ -9,10 +9,11 @@ use std::path::Path;
 use crate::bundle::pot::{NetworkKind, Pot};
 use crate::facts::Network;
 use crate::id::hash;
+use crate::lease::{Lease, Port};
 use crate::op::Op;
-use crate::plan::Draft;
 use crate::plan::network as common;
 use crate::plan::network::{Bridge, End, Forward};
+use crate::plan::{Draft, files};
 
 use super::nft::Element;
 
@@ -76,6 +77,7 @@ fn bridged(draft: &mut Draft<'_>, pot: &Pot) -> Vec<Op> {
     if forwards.iter().any(by_loopback) {
         ops.push(Op::RouteLoopback { interface: bridge.name });
     }
+    ops.extend(files::publish(draft, pot, &ends));
     let elements = elements(&ends, &forwards, draft.facts.network.isolate);
     ops.push(Op::LoadNft { name: common::rule_name(draft.id), elements });
     ops
@@ -112,6 +114,21 @@ pub fn elements(ends: &[End], forwards: &[Forward], isolate: bool) -> Vec<Elemen
         let Forward { protocol, host, host_port, address, port, .. } = *one;
         Element::Port { protocol, host, host_port, address, port }
     }));
+    all
+}
+
+/// The same, as far as a lease tells: the keys are all there, and nobody asks for the values of what is taken out.
+#[must_use]
+pub fn of_lease(lease: &Lease) -> Vec<Element> {
+    let mut all = Vec::new();
+    for &address in &lease.addresses {
+        all.extend([Element::Pot { address }, Element::Isolated { address }]);
+        let ports = lease.ports.iter().filter(|one| one.host.is_none_or(|host| host.is_ipv4() == address.is_ipv4()));
+        all.extend(ports.map(|one| {
+            let Port { protocol, port, host } = *one;
+            Element::Port { protocol, host, host_port: port, address, port }
+        }));
+    }
     all
 }
 
@@ -196,6 +213,7 @@ mod tests {
                 "ensure nftables table potrun with bridge pb-public",
                 "ensure bridge pb-public, potrun public bridge, 10.192.0.1/10,fd70:6f74::1/64",
                 "route the loopback address by pb-public",
+                "publish names, seen in /var/run/potrun.hosts/pb-public/all/hosts",
                 "add to nftables table potrun",
                 "create interface pair PTA",
                 "add PTA to bridge pb-public",
@@ -219,12 +237,13 @@ mod tests {
             format!("destroy interface {pair} of web1"),
             "kill all in cgroup /sys/fs/cgroup/potrun-web1".into(),
             "take web1 out of nftables table potrun".into(),
+            "withdraw names: 10.192.0.3 web1".into(),
             "release bridge pb-public, potrun public bridge".into(),
             "release nftables table potrun of bridge pb-public".into(),
             "release forwarding of ipv4".into(),
             "end lease of web1".into(),
         ];
-        assert_eq!(back[..7], expected, "{back:?}");
+        assert_eq!(back[..8], expected, "{back:?}");
     }
 
     #[test]

@@ -480,14 +480,16 @@ fn mounts(draft: &mut Draft<'_>, pot: Option<&Pot>, namespaces: &Namespaces) -> 
     all
 }
 
-/// A pot's fscomps and directories, the parents first.
-fn own_mounts(draft: &Draft<'_>, pot: Option<&Pot>) -> Vec<Mount> {
+/// A pot's fscomps and directories, the parents first, and the names of its neighbours.
+fn own_mounts(draft: &mut Draft<'_>, pot: Option<&Pot>) -> Vec<Mount> {
     let Some(pot) = pot else { return Vec::new() };
     let fscomp = |f: &crate::bundle::pot::Fscomp| {
         Some((draft.facts.fscomps.get(&f.name)?.clone(), f.destination.clone(), f.readonly))
     };
     let mut wanted: Vec<(PathBuf, PathBuf, bool)> = pot.fscomps.iter().filter_map(fscomp).collect();
     wanted.extend(pot.directories.iter().map(|d| (d.source.clone(), d.destination.clone(), d.readonly)));
+    let hosts = files::hosts(draft, pot);
+    wanted.extend(hosts.map(|hosts| (hosts, files::HOSTS.into(), true)));
     wanted.sort_by_key(|(_, destination, _)| destination.components().count());
     let bind = |(source, target, readonly)| {
         let mut options = vec!["rbind".to_string(), "rprivate".to_string()];

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::pot::{NetworkKind, Pot, Protocol};
 use crate::facts::Os;
 use crate::id::ContainerId;
-use crate::lease::Port;
+use crate::lease::{Lease, Port};
 use crate::op::{Family, Op};
 
 use super::Draft;
@@ -323,6 +323,23 @@ pub fn lease(draft: &Draft<'_>, ends: &[End], forwards: &[Forward]) -> Op {
         addresses: ends.iter().map(|end| end.address).collect(),
         ports,
     }
+}
+
+/// What takes away that a pot had of the host's network, beside its lease, when nothing else is known of it. `named`: not
+/// what goes by its id, because another container of that id is there.
+#[must_use]
+pub fn remains(os: Os, lease: &Lease, named: bool) -> Vec<Op> {
+    let (id, name) = (&lease.id, rule_name(&lease.id));
+    let addresses = lease.addresses.clone();
+    let mut ops = match os {
+        Os::Linux => vec![Op::FlushNft { elements: crate::linux::network::of_lease(lease), name }],
+        Os::Freebsd if named => Vec::new(),
+        Os::Freebsd => vec![Op::FlushAnchor { anchor: crate::freebsd::pf::rdr_anchor(&name), addresses }],
+    };
+    if !named {
+        ops.insert(0, Op::DestroyInterface { name: pair(id).0, description: id.to_string() });
+    }
+    ops
 }
 
 /// The addresses of a pot of type alias and the interfaces that get them, in the order of the bundle.

@@ -95,8 +95,7 @@ impl Create {
         };
         let mut plan = planned()?;
         // What it lacks may be on lease to containers that are gone.
-        if plan.is_err() && bridged && !crate::lease::sweep(&this::facts::ledger()).doing(|| "sweep leases")?.is_empty()
-        {
+        if plan.is_err() && bridged && !super::sweep_leases(&this::facts::ledger())?.is_empty() {
             plan = planned()?;
         }
         let plan = plan.map_err(|e| refused(e.into()))?;

@@ -27,7 +27,7 @@ impl cli::Run for Gc {
         // Only root can have leases.
         if nix::unistd::geteuid().is_root() && super::network::used(&ledger) {
             let _networks = super::networks(&ledger)?;
-            let ended = crate::lease::sweep(&ledger).doing(|| format!("sweep {}", ledger.display()))?;
+            let ended = super::sweep_leases(&ledger)?;
             for lease in ended {
                 super::print(&format!("lease of {}\n", lease.id))?;
             }

@@ -110,7 +110,7 @@ impl cli::Run for Network {
         let changes = matches!(self.verb, Verb::Create { .. } | Verb::Rm { .. } | Verb::Up { .. } | Verb::Down { .. });
         let _lock = if changes { Some(super::networks(&this::facts::ledger())?) } else { None };
         let mut all = look()?;
-        if changes && !lease::sweep(&all.network.ledger).doing(|| "sweep leases")?.is_empty() {
+        if changes && !super::sweep_leases(&all.network.ledger)?.is_empty() {
             all = look()?;
         }
         match &self.verb {

@@ -326,6 +326,74 @@ fn pots_of_different_bridges_do_not_reach_each_other() {
 }
 
 #[test]
+fn isolated_pots_of_one_bridge_do_not_reach_each_other() {
+    let Some(net) = Net::new("isolated") else { return };
+    net.sh("mount -t tmpfs tmpfs /etc && echo POT_ISOLATE_VNET_POTS=true > /etc/potrun.conf");
+    let pot = json!({"network": {"type": "public-bridge", "stack": "dual"}, "exportedPorts": [{"port": 80}]});
+    let (_, one) = net.pot("one", pot.clone());
+    let (id, two) = net.pot("two", pot);
+    for [from, to] in [["10.192.0.3", "10.192.0.4"], ["fd70:6f74::2", "fd70:6f74::3"]] {
+        for (from, to, client, server) in [(from, to, &one, &two), (to, from, &two, &one)] {
+            assert!(tcp(client, at(to, 80), server, 80).is_none(), "{from} reaches {to}");
+            let to = at(to, 53);
+            let (ours, theirs) = (udp_socket(client, to, 0), udp_socket(server, to, 53));
+            assert!(udp(&ours, to, &theirs).is_none(), "{from} reaches {to} by udp");
+        }
+    }
+    // What is exported is, and so is the world; but where the kernel translates what it bridges (br_netfilter), it takes
+    // the way from one to the other for one within the bridge.
+    let bridged = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+    net.sh(&format!("test ! -e {bridged} || echo 0 > {bridged}"));
+    assert!(tcp(&one, at(HOST[0], 1025), &two, 80).is_some());
+    assert!(tcp(&one, at(OUTSIDE[0], 7777), &net.outside, 7777).is_some());
+    // They know nothing of each other: the image has no such file.
+    let outcome = net.world.run(&["exec", &id, "/bin/busybox", "cat", "/etc/hosts"]);
+    assert!(outcome.stderr.contains("No such file"), "{outcome:?}");
+}
+
+#[test]
+fn neighbours_know_each_other_by_name() {
+    let Some(net) = Net::new("names") else { return };
+    net.private("lab", "10.192.0.64/29", "10.192.0.65");
+    let before = net.before();
+    let hosts = |id: &str| -> Vec<String> {
+        let text = net.world.ok(&["exec", id, "/bin/busybox", "cat", "/etc/hosts"]);
+        text.lines().filter(|line| !line.starts_with('#')).skip(2).map(|line| line.trim_end().into()).collect()
+    };
+    let (one, _) = net.pot("one", json!({"network": {"type": "public-bridge"}}));
+    let two = net.world.running("two", |config| {
+        config["pot"] = json!({
+            "network": {"type": "public-bridge", "stack": "dual"},
+            "hosts": [{"name": "db", "address": "192.0.2.7"}],
+        });
+        config["hostname"] = json!("second.example");
+        config["root"]["readonly"] = json!(true);
+    });
+    let (far, _) = net.pot("far", json!({"network": {"type": "private-bridge", "bridge": "lab"}}));
+    let ours = [format!("10.192.0.3 {one}")];
+    let theirs = ["10.192.0.4", "fd70:6f74::2"].map(|address| format!("{address} {two} second.example"));
+    assert_eq!(hosts(&one), [&ours[..], &theirs].concat());
+    assert_eq!(hosts(&two), [&["192.0.2.7 db".into()], &ours[..], &theirs].concat());
+    assert_eq!(hosts(&far), [format!("10.192.0.66 {far}")]);
+    // A name is an address for the programs of the pot.
+    let server = File::open(format!("/proc/{}/ns/net", net.world.pid(&two))).unwrap();
+    let listener = within(&server, || bound(|| TcpListener::bind("10.192.0.4:80")));
+    net.world.ok(&["exec", &one, "/bin/busybox", "nc", "second.example", "80", "-e", "/bin/busybox", "true"]);
+    drop((listener.accept().unwrap(), listener, server));
+    // It is nobody's to change.
+    let outcome = net.world.run(&["exec", &one, "/bin/sh", "-c", "echo 192.0.2.1 evil >> /etc/hosts"]);
+    assert!(outcome.stderr.contains("Read-only file system"), "{outcome:?}");
+    net.world.ok(&["delete", "--force", &two]);
+    assert_eq!(hosts(&one), ours);
+    let (three, _) = net.pot("three", json!({"network": {"type": "public-bridge"}}));
+    assert_eq!(hosts(&one), [ours[0].clone(), format!("10.192.0.4 {three}")]);
+    for id in [one, three, far] {
+        net.world.ok(&["delete", "--force", &id]);
+    }
+    net.same(&before, "after all are deleted");
+}
+
+#[test]
 fn a_port_that_somebody_has_is_refused_with_who_it_is() {
     let Some(net) = Net::new("held") else { return };
     let before = net.before();
@@ -372,7 +440,7 @@ fn a_port_that_somebody_has_is_refused_with_who_it_is() {
 fn creates_at_once_get_different_addresses_and_ports() {
     let Some(net) = Net::new("at-once") else { return };
     let before = net.before();
-    const COUNT: usize = 12;
+    const COUNT: usize = 100;
     let pot = json!({"network": {"type": "public-bridge"}, "exportedPorts": [{"port": 80}]});
     let bundle = net.world.bundle("exec sleep 100000", |config| config["pot"] = pot);
     let ids: Vec<String> = (0..COUNT).map(|n| net.world.id(&format!("p{n}"))).collect();
@@ -399,17 +467,17 @@ fn creates_at_once_get_different_addresses_and_ports() {
 }
 
 #[test]
-fn sixty_pots_come_and_go() {
+fn five_hundred_pots_come_and_go() {
     let Some(net) = Net::new("flood") else { return };
     let before = net.before();
     let pot = json!({"network": {"type": "public-bridge", "stack": "dual"}, "exportedPorts": [{"port": 80}]});
     let bundle = net.world.bundle("exec sleep 100000", |config| config["pot"] = pot);
-    let ids: Vec<String> = (0..60).map(|n| net.world.id(&format!("p{n}"))).collect();
+    let ids: Vec<String> = (0..500).map(|n| net.world.id(&format!("p{n}"))).collect();
     for id in &ids {
         net.world.ok(&["create", "-b", &bundle, id]);
     }
-    let last = File::open(format!("/proc/{}/ns/net", net.world.pid(&ids[59]))).unwrap();
-    assert!(tcp(&net.outside, at(HOST[0], 1024 + 59), &last, 80).is_some());
+    let last = File::open(format!("/proc/{}/ns/net", net.world.pid(&ids[499]))).unwrap();
+    assert!(tcp(&net.outside, at(HOST[0], 1024 + 499), &last, 80).is_some());
     drop(last);
     for id in &ids {
         net.world.ok(&["delete", "--force", id]);
@@ -492,6 +560,38 @@ fn an_alias_binds_and_connects_from_its_own_addresses_only() {
     let (id, _) = net.pot("second", json!({"network": {"type": "alias", "addresses": [HOST[0]]}}));
     net.world.ok(&["delete", "--force", &id]);
     net.same(&before, "the host's own address stays");
+}
+
+#[test]
+fn gc_ends_what_a_lost_state_directory_left() {
+    let Some(net) = Net::new("lost") else { return };
+    let before = net.before();
+    let pot = json!({
+        "network": {"type": "public-bridge", "stack": "dual"},
+        "exportedPorts": [{"port": 80}, {"port": 53, "protocol": "udp", "hostAddress": HOST[1]}],
+        "hosts": [{"name": "db", "address": "192.0.2.7"}],
+    });
+    let bundle = net.world.bundle("exec sleep 100000", |config| config["pot"] = pot);
+    let (lost, stays) = (net.world.id("lost"), net.world.id("stays"));
+    for id in [&lost, &stays] {
+        net.world.ok(&["create", "-b", &bundle, id]);
+    }
+    let seen = || net.sh("nft list ruleset; ip addr; grep -rv ^# /run/potrun.hosts || true");
+    let with_both = seen();
+    let pid = net.world.pid(&lost);
+    fs::remove_dir_all(net.world.root().join(&lost)).unwrap();
+    let group = net.world.group(&lost);
+    fs::write(group.join("cgroup.kill"), "1").unwrap();
+    wait_for_end(pid);
+    let said = net.world.ok(&["gc"]);
+    assert!(said.contains(&format!("lease of {lost}\n")) && !said.contains(&stays), "{said}");
+    let now = seen();
+    for what in ["10.192.0.3", "fd70:6f74::2", lost.as_str()] {
+        assert!(with_both.contains(what) && !now.contains(what), "{what}: {now}");
+    }
+    net.world.ok(&["delete", "--force", &stays]);
+    fs::remove_dir(group).unwrap();
+    net.same(&before, "after gc and delete");
 }
 
 #[test]

@@ -128,6 +128,9 @@ const TRACES: &[Trace] = &[
 
 /// What is meant to differ: `-` pot does it, `+` potrun does it; and why.
 const INTENDED: &[(&str, &str)] = &[
+    ("+names", "pots know each other by name without a name server"),
+    ("+mount nullfs /etc/potrun", "their names, as they come and go"),
+    ("+link /etc/hosts", "leads there"),
     ("-jail exec.clean", "jail(8)'s; the program's environment is process.env, whole"),
     ("-jail mount.devfs", "jail(8)'s; a mount of the plan, with its ruleset said"),
     ("+mount devfs /dev", "the same"),
@@ -275,6 +278,12 @@ fn effects(plan: &Plan) -> BTreeSet<String> {
             Op::LoadAnchor { anchor, rules } => {
                 assert_eq!(anchor, &format!("pot-rdr/{}", potname(plan)));
                 all.extend(rules.lines().map(|rule| rule.replacen(" inet ", " ", 1)));
+            }
+            Op::PublishNames { .. } => {
+                all.insert("names".into());
+            }
+            Op::WriteLink { path, .. } => {
+                all.insert(format!("link {}", path.display()));
             }
             Op::WriteFile { path, .. } => {
                 all.insert(format!("write {}", path.display()));

@@ -13,7 +13,7 @@ use std::path::{Component, Path};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, readlinkat, renameat};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
 /// As many links on a way as the kernel follows (sys/param.h, `MAXSYMLINKS`).
 const LINKS: usize = 32;
@@ -147,6 +147,22 @@ pub(super) fn write(root: &Path, path: &Path, text: &[u8], mode: u32) -> io::Res
         other => other?,
     };
     std::fs::File::from(fd).write_all(text)?;
+    Ok(renameat(place.dir(), part.as_str(), place.dir(), name)?)
+}
+
+/// Makes a link beneath `root`, replacing what has its name.
+pub(super) fn link(root: &Path, path: &Path, to: &Path) -> io::Result<()> {
+    let place = parent(root, path, Missing::Made)?;
+    let name = place.name().ok_or(Errno::EISDIR)?;
+    let part = format!(".potrun-{}", name.display());
+    let make = || symlinkat(to, place.dir(), part.as_str());
+    match make() {
+        Err(Errno::EEXIST) => {
+            unlinkat(place.dir(), part.as_str(), UnlinkatFlags::NoRemoveDir)?;
+            make()?;
+        }
+        other => other?,
+    }
     Ok(renameat(place.dir(), part.as_str(), place.dir(), name)?)
 }
 

@@ -24,6 +24,11 @@ pub(super) fn write(root: &Path, path: &Path, text: &str, mode: u32) -> Result<(
     Ok(beneath::write(root, path, text.as_bytes(), mode)?)
 }
 
+/// Makes a link beneath `root`, replacing what has its name.
+pub(super) fn link(root: &Path, path: &Path, to: &Path) -> Result<(), Trouble> {
+    Ok(beneath::link(root, path, to)?)
+}
+
 /// Makes the mount point that `mount` needs beneath `root`, if nothing has that name.
 pub(super) fn target(root: &Path, mount: &Mount) -> Result<(), Trouble> {
     place(root, mount).map(drop)

@@ -48,6 +48,8 @@ pub struct Machine {
     pub rctl: BTreeSet<String>,
     /// Leases of addresses and ports, by their owner.
     pub leases: BTreeMap<PathBuf, (Vec<IpAddr>, Vec<Port>)>,
+    /// Names of pots, as lines of hosts(5), by the directory of their bridge.
+    pub names: BTreeMap<PathBuf, BTreeSet<String>>,
     /// Control groups.
     pub cgroups: BTreeMap<PathBuf, Cgroup>,
     /// Jails by name.
@@ -169,6 +171,11 @@ fn no(what: impl Into<String>) -> Answer {
     Err(what.into())
 }
 
+/// The directory of the bridge whose pots see `hosts`.
+fn bridge_of(hosts: &Path) -> PathBuf {
+    hosts.ancestors().nth(2).unwrap_or(hosts).into()
+}
+
 fn need(there: bool, what: impl FnOnce() -> String) -> Answer {
     if there { Ok(()) } else { Err(what()) }
 }
@@ -194,6 +201,7 @@ impl Machine {
             nft: None,
             rctl: BTreeSet::new(),
             leases: BTreeMap::new(),
+            names: BTreeMap::new(),
             cgroups: BTreeMap::new(),
             jails: BTreeMap::new(),
             processes: BTreeMap::new(),
@@ -269,6 +277,7 @@ impl Machine {
         path == Path::new("/")
             || self.trees.iter().any(|tree| path.starts_with(tree))
             || self.bases.keys().any(|base| path.starts_with(base))
+            || self.names.keys().any(|bridge| path.starts_with(bridge))
             || self.mounts.iter().any(|mounted| path.starts_with(&mounted.at))
             || self.owner(path).is_some()
     }
@@ -434,6 +443,10 @@ impl Machine {
                 let path = path.strip_prefix("/").unwrap_or(path);
                 self.write(&root.join(path), text)
             }
+            Op::WriteLink { root, path, to } => {
+                need(self.exists(root), || format!("there is no directory {}", root.display()))?;
+                self.write(&below(root, path), &format!("a link to {}", to.display()))
+            }
             Op::HostTarget { root, mount } => {
                 need(self.exists(root), || format!("there is no directory {}", root.display()))?;
                 self.write(&below(root, &mount.target), "a mount point")
@@ -451,6 +464,20 @@ impl Machine {
             }
             Op::EndLease { owner, .. } => {
                 self.leases.remove(owner);
+                Ok(())
+            }
+            Op::PublishNames { hosts, lines, .. } => {
+                self.names.entry(bridge_of(hosts)).or_default().extend(lines.iter().cloned());
+                Ok(())
+            }
+            Op::WithdrawNames { hosts, lines } => {
+                let bridge = bridge_of(hosts);
+                if let Some(all) = self.names.get_mut(&bridge) {
+                    all.retain(|line| !lines.contains(line));
+                    if all.is_empty() {
+                        self.names.remove(&bridge);
+                    }
+                }
                 Ok(())
             }
             Op::CreatePair { host, pot, description, macs, into } => {
