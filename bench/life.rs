@@ -7,6 +7,7 @@
 //!     --potrun PATH           this potrun instead of the one built
 //!     --runtime NAME=PATH     one more runtime
 //!     --bundle NAME=DIR       one more bundle, for all runtimes but the bound
+//!     --neighbours N          how many pots are on the bridge in the last of the tables for it (1)
 //!     --pot-bundle DIR        one more bundle, for potrun only: a pot with a base (imported before)
 //!
 //! A bundle given by DIR must have /bin/sleep and /bin/true; where it has no rootfs it gets the plain one.

@@ -1,7 +1,9 @@
 #![expect(clippy::disallowed_methods, reason = "the bench starts runtimes and removes its own scratch folder")]
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -53,11 +55,12 @@ struct Options {
     runtimes: Vec<(String, PathBuf)>,
     bundles: Vec<(String, PathBuf)>,
     pot_bundle: Option<PathBuf>,
+    neighbours: usize,
 }
 
 impl Options {
     fn parse() -> Res<Self> {
-        let mut options = Self { rounds: 60, ..Self::default() };
+        let mut options = Self { rounds: 60, neighbours: 1, ..Self::default() };
         let mut args = env::args().skip(1);
         while let Some(arg) = args.next() {
             if arg == "--bench" {
@@ -70,6 +73,7 @@ impl Options {
                 "--potrun" => options.potrun = Some(value.into()),
                 "--runtime" => options.runtimes.push(named(&value)?),
                 "--bundle" => options.bundles.push(named(&value)?),
+                "--neighbours" => options.neighbours = value.parse()?,
                 "--pot-bundle" => options.pot_bundle = Some(value.into()),
                 _ => return Err(format!("{arg}: no such option").into()),
             }
@@ -147,18 +151,21 @@ impl Bench {
         Ok([create, start, delete, run])
     }
 
-    /// A pot that has the bridge already, and keeps it: the first one of a host and the last one pay for more.
-    fn neighbour(&self, potrun: &[&Runtime], rootfs: &Path) -> Res<()> {
+    /// Pots that have the bridge already, and keep it: the first one of a host and the last one pay for more.
+    fn neighbours(&self, potrun: &[&Runtime], rootfs: &Path, which: Range<usize>) -> Res<()> {
         let mut config = pot_config(&json!({"network": {"type": "public-bridge"}}));
         config["process"]["args"] = json!(["/bin/sleep", "100000"]);
-        config["linux"]["cgroupsPath"] = json!(format!("/{}/neighbour", self.view.name));
         config["root"]["path"] = json!(rootfs);
         let dir = self.scratch.join("bundles/neighbour");
         fs::create_dir_all(&dir)?;
-        fs::write(dir.join("config.json"), config.to_string())?;
         for runtime in potrun {
             fs::create_dir_all(self.state(runtime))?;
-            self.verb(runtime, &["create", "--bundle", &dir.to_string_lossy(), "neighbour"])?;
+            for n in which.clone() {
+                let name = format!("neighbour{n}");
+                config["linux"]["cgroupsPath"] = json!(format!("/{}/{name}", self.view.name));
+                fs::write(dir.join("config.json"), config.to_string())?;
+                self.verb(runtime, &["create", "--bundle", &dir.to_string_lossy(), &name])?;
+            }
         }
         Ok(())
     }
@@ -242,13 +249,15 @@ fn plain_config() -> Value {
     })
 }
 
-/// What a network costs is the difference of these two.
-fn networks() -> [(&'static str, Value); 2] {
-    let port = json!([{"port": 80, "hostPort": 8080}]);
-    [
-        ("network inherit", json!({"network": {"type": "inherit"}})),
-        ("public-bridge, one exported port", json!({"network": {"type": "public-bridge"}, "exportedPorts": port})),
-    ]
+/// What a network costs is the difference to the first of these, by how many pots are on the bridge already.
+fn networks(neighbours: usize) -> Vec<(String, Value, usize)> {
+    let inherit = json!({"network": {"type": "inherit"}});
+    let bridge = json!({"network": {"type": "public-bridge"}, "exportedPorts": [{"port": 80, "hostPort": 8080}]});
+    let mut all = vec![("network inherit".to_string(), inherit, 0)];
+    for count in BTreeSet::from([0, 1, neighbours]) {
+        all.push((format!("public-bridge, one exported port, beside {count}"), bridge.clone(), count));
+    }
+    all
 }
 
 /// The plain configuration as a pot whose network the pot section says.
@@ -399,32 +408,34 @@ pub(crate) fn main() -> Res<()> {
     let rootfs = plain_rootfs(&bench.scratch)?;
 
     let plain = bundle(&bench.scratch, "plain", &plain_config(), Some(&rootfs), &bench.view)?;
-    let mut tables = vec![(plain, runtimes.iter().collect::<Vec<_>>())];
+    let mut tables = vec![(plain, runtimes.iter().collect::<Vec<_>>(), 0)];
     for (name, dir) in &options.bundles {
         let config = serde_json::from_reader(File::open(dir.join("config.json"))?)?;
         let own = dir.join("rootfs").canonicalize().ok();
         let bundle = bundle(&bench.scratch, name, &config, Some(own.as_deref().unwrap_or(&rootfs)), &bench.view)?;
-        tables.push((bundle, runtimes.iter().filter(|runtime| runtime.name != "bound").collect()));
+        tables.push((bundle, runtimes.iter().filter(|runtime| runtime.name != "bound").collect(), 0));
     }
     if let Some(dir) = &options.pot_bundle {
         let config = serde_json::from_reader(File::open(dir.join("config.json"))?)?;
         let bundle = bundle(&bench.scratch, "pot", &config, None, &bench.view)?;
-        tables.push((bundle, runtimes.iter().filter(|runtime| runtime.name == "potrun").collect()));
+        tables.push((bundle, runtimes.iter().filter(|runtime| runtime.name == "potrun").collect(), 0));
     }
 
     let potrun: Vec<&Runtime> = runtimes.iter().filter(|runtime| runtime.name == "potrun").collect();
-    for (name, pot) in networks() {
-        let bundle = bundle(&bench.scratch, name, &pot_config(&pot), Some(&rootfs), &bench.view)?;
-        tables.push((bundle, potrun.clone()));
+    for (name, pot, neighbours) in networks(options.neighbours) {
+        let bundle = bundle(&bench.scratch, &name, &pot_config(&pot), Some(&rootfs), &bench.view)?;
+        tables.push((bundle, potrun.clone(), neighbours));
     }
-    bench.neighbour(&potrun, &rootfs)?;
 
     let mut report = Vec::new();
+    let mut there = 0;
     println!(
         "`cargo bench --bench life -- {command}` on {machine}; milliseconds, median/minimum of {}\n",
         options.rounds
     );
-    for (bundle, runtimes) in &tables {
+    for (bundle, runtimes, neighbours) in &tables {
+        bench.neighbours(&potrun, &rootfs, there..*neighbours)?;
+        there = there.max(*neighbours);
         let rows = bench.table(bundle, runtimes, options.rounds)?;
         println!("Bundle: {}\n", bundle.name);
         println!(
