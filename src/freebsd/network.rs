@@ -193,25 +193,27 @@ fn bridged(draft: &mut Draft<'_>, jail: &str, pot: &Pot) -> Vec<Op> {
     ops
 }
 
-/// Refuses a pot whose rules would never be looked at: pf(4) goes only into anchors that its ruleset refers to. The
-/// host's ruleset is the host's: potrun says which two lines it lacks.
+/// Refuses a pot whose rules would never be looked at.
 fn referred(draft: &mut Draft<'_>, forwards: &[Forward]) {
-    if !draft.facts.network.pf {
-        draft.refuse("/pot/network/type", "pf(4) is not enabled, and nothing leaves the bridge: service pf start");
-        return;
+    let facts = &draft.facts.network;
+    let (translates, redirects) = (unheard(facts, pf::NAT), unheard(facts, pf::RDR));
+    match (translates, redirects.filter(|_| !forwards.is_empty())) {
+        (Some(what), _) => draft.refuse("/pot/network/type", what),
+        (None, Some(what)) => draft.refuse("/pot/exportedPorts", what),
+        (None, None) => {}
     }
-    let Some(anchors) = draft.facts.network.anchors.clone() else { return };
-    let has = |anchor: &str| anchors.iter().any(|one| one == anchor);
-    let nat = has(pf::NAT);
-    if nat && (forwards.is_empty() || has("pot-rdr/*")) {
-        return;
+}
+
+/// Why rules in `anchor` would never be looked at, if so: pf(4) is off, or its ruleset does not refer to the anchor. The
+/// host's ruleset is the host's: potrun says which two lines it lacks.
+#[must_use]
+pub fn unheard(facts: &Network, anchor: &str) -> Option<String> {
+    if !facts.pf {
+        return Some("pf(4) is not enabled, and nothing leaves the bridge: service pf start".into());
     }
-    let at = if nat { "/pot/exportedPorts" } else { "/pot/network/type" };
-    let lines = "nat-anchor pot-nat\n  rdr-anchor \"pot-rdr/*\"";
-    draft.refuse(
-        at,
-        format!("pf(4) does not look at pot's anchors: its ruleset needs, before its filter rules,\n  {lines}"),
-    );
+    let lines = format!("nat-anchor {}\n  rdr-anchor \"{}\"", pf::NAT, pf::RDR);
+    let what = format!("pf(4) does not look at pot's anchors: its ruleset needs, before its filter rules,\n  {lines}");
+    facts.anchors.as_ref().filter(|all| !all.iter().any(|one| one == anchor)).map(|_| what)
 }
 
 /// What a bridge needs, whoever is on it.

@@ -9,6 +9,9 @@ use crate::plan::network::Forward;
 /// The anchor that all bridges share.
 pub const NAT: &str = "pot-nat";
 
+/// The anchors of pots' redirections, as a ruleset refers to them.
+pub const RDR: &str = "pot-rdr/*";
+
 /// The anchor of one pot's exported ports: `*` of pf.conf's line stands for direct children only.
 #[must_use]
 pub fn rdr_anchor(name: &str) -> String {

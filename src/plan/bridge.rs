@@ -107,12 +107,15 @@ pub fn problems(os: Os, facts: &Network, subnet: Subnet) -> Vec<String> {
 
 /// The steps that bring a bridge up and keep it, whether pots are on it or not: a pair of interfaces whose one end is a
 /// member. A bridge that has a member is not released with the last pot.
-#[must_use]
-pub fn up(os: Os, facts: &Network, private: Option<&str>, ends: &[End]) -> Vec<Op> {
+///
+/// # Errors
+/// Why it would be of no use.
+pub fn up(os: Os, facts: &Network, private: Option<&str>, ends: &[End]) -> Result<Vec<Op>, String> {
     let ours = common::bridge_of(private);
     let (bridge, mut ops) = match os {
         Os::Linux => (ours.clone(), linux::network::shared(facts, &ours, ends)),
         Os::Freebsd => {
+            freebsd::network::unheard(facts, freebsd::pf::NAT).map_or(Ok(()), Err)?;
             let bridge = freebsd::network::bridge(facts, ours.clone(), ends);
             let ops = freebsd::network::shared(facts, &bridge, ends);
             (bridge, ops)
@@ -126,7 +129,7 @@ pub fn up(os: Os, facts: &Network, private: Option<&str>, ends: &[End]) -> Vec<O
     let description = format!("potrun keeps {}", ours.name);
     ops.push(Op::CreatePair { host: host.clone(), pot: other, description, macs, into: None });
     ops.push(Op::AddMember { bridge: bridge.name, member: host, isolated: false });
-    ops
+    Ok(ops)
 }
 
 #[cfg(test)]
@@ -197,5 +200,17 @@ mod tests {
         );
         assert_eq!(problems("172.16.0.0/24", Os::Linux), "");
         assert_eq!(problems("172.16.0.0/24", Os::Freebsd), "172.16.0.0/24 is not a part of the public network");
+    }
+
+    #[test]
+    fn a_bridge_that_pf_would_not_serve_does_not_come_up() {
+        let mut facts = facts();
+        let ends = ends(&facts, None).unwrap();
+        assert!(up(Os::Freebsd, &facts, None, &ends).is_ok());
+        facts.anchors = Some(vec!["pot-rdr/*".into()]);
+        assert!(up(Os::Freebsd, &facts, None, &ends).unwrap_err().contains("nat-anchor pot-nat"));
+        facts.pf = false;
+        assert!(up(Os::Freebsd, &facts, None, &ends).unwrap_err().contains("not enabled"));
+        assert!(up(Os::Linux, &facts, None, &ends).is_ok());
     }
 }

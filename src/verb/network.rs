@@ -241,7 +241,7 @@ fn up_dir(ledger: &Path) -> PathBuf {
 fn up(all: &Networks, name: Option<&str>, stack: Option<Stack>) -> Result<()> {
     let ends = ends(all, name, stack)?;
     let (path, host) = (kept(all, name), &mut This::new());
-    let ops = bridge::up(all.os, &all.network, name, &ends);
+    let ops = bridge::up(all.os, &all.network, name, &ends).map_err(Error::operator)?;
     let has = |end: &End| all.network.host_addresses.values().any(|has| has.contains(&end.gateway));
     if path.exists() && ends.iter().all(has) {
         return Ok(());

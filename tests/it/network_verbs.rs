@@ -164,7 +164,7 @@ fn a_bridge_that_is_kept_outlives_its_pots() {
     for (os, private) in [Os::Linux, Os::Freebsd].into_iter().flat_map(|os| [(os, None), (os, Some("lab"))]) {
         let (facts, before, pot) = machine(os, private);
         let ends: Vec<_> = bridge::ends(&facts.network, private).unwrap();
-        let up = bridge::up(os, &facts.network, private, &ends);
+        let up = bridge::up(os, &facts.network, private, &ends).unwrap();
         // Whether the pot came first or the bridge.
         for pot_first in [false, true] {
             let (mut host, kept, life) = (Fake::new(before.clone()), Paper::new(), Paper::new());
@@ -191,7 +191,7 @@ fn an_up_that_dies_is_taken_back() {
     for os in [Os::Linux, Os::Freebsd] {
         let (facts, before, _) = machine(os, None);
         let ends = bridge::ends(&facts.network, None).unwrap();
-        let up = bridge::up(os, &facts.network, None, &ends);
+        let up = bridge::up(os, &facts.network, None, &ends).unwrap();
         for n in 0..up.len() {
             for fault in [Fault::DieBefore(n), Fault::DieAfter(n), Fault::Fail(n)] {
                 let (mut host, paper) = (Fake::new(before.clone()), Paper::new());

@@ -193,13 +193,29 @@ impl Socket {
         self.talk(message, libc::NLM_F_DUMP)
     }
 
-    /// Sends a request and collects what comes until the kernel says that this was all.
-    fn talk(&mut self, mut message: Message, flags: i32) -> io::Result<Vec<Answer>> {
+    /// Whether there is any of a kind. The kernel makes a list as it is read: this one is not, and ends with its socket.
+    pub(super) fn has_any(mut self, message: Message) -> io::Result<bool> {
+        let sequence = self.request(message, libc::NLM_F_DUMP)?;
+        let first = self.receive()?.into_iter().find(|one| one.sequence == sequence);
+        match first.as_ref().map(|one| (i32::from(one.kind), one)) {
+            Some((libc::NLMSG_ERROR, answer)) => verdict(answer).map(|()| false),
+            Some((libc::NLMSG_DONE, _)) | None => Ok(false),
+            Some(_) => Ok(true),
+        }
+    }
+
+    /// Sends a request; its number.
+    fn request(&mut self, mut message: Message, flags: i32) -> io::Result<u32> {
         let all = u16::from_ne_bytes([message.0[6], message.0[7]]) | flags as u16;
         message.0[6..8].copy_from_slice(&all.to_ne_bytes());
         self.sequence += 1;
-        let sequence = self.sequence;
-        self.send(&message.finish(sequence))?;
+        self.send(&message.finish(self.sequence))?;
+        Ok(self.sequence)
+    }
+
+    /// Sends a request and collects what comes until the kernel says that this was all.
+    fn talk(&mut self, message: Message, flags: i32) -> io::Result<Vec<Answer>> {
+        let sequence = self.request(message, flags)?;
         let mut found = Vec::new();
         loop {
             for answer in self.receive()?.into_iter().filter(|one| one.sequence == sequence) {

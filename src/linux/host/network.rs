@@ -293,12 +293,14 @@ pub(super) fn release_bridge(name: &str, description: &str) -> Result<(), Troubl
     let mut socket = Socket::route(0)?;
     let ours = |link: &Link| is_ours(link, name, |alias| alias == description);
     let Some(link) = find(&mut socket, name)?.filter(ours) else { return Ok(()) };
-    if has_member(&mut socket, link.index)? { Ok(()) } else { Ok(delete(link.index)?) }
+    if has_member(link.index)? { Ok(()) } else { Ok(delete(link.index)?) }
 }
 
-fn has_member(socket: &mut Socket, bridge: u32) -> io::Result<bool> {
+/// One is enough to know: for each interface whose other end is elsewhere, the kernel looks through all namespaces that it
+/// knows (`peernet2id`, net/core/net_namespace.c).
+fn has_member(bridge: u32) -> io::Result<bool> {
     let members = link_message(libc::RTM_GETLINK, 0, 0, false).number(libc::IFLA_MASTER, bridge);
-    Ok(!socket.list(members.number(libc::IFLA_EXT_MASK, SKIP_STATISTICS))?.is_empty())
+    Socket::route(0)?.has_any(members.number(libc::IFLA_EXT_MASK, SKIP_STATISTICS))
 }
 
 /// The bridges of pots that are there: those that potrun made, and others of such a name that have a member.
@@ -311,7 +313,7 @@ fn bridges(socket: &mut Socket) -> io::Result<Vec<String>> {
         let rest = answer.body.get(16..).unwrap_or_default();
         let name = attribute(rest, libc::IFLA_IFNAME).map(text).filter(|name| name.starts_with(BRIDGES));
         let (Some(name), link) = (name, Link::read(&answer.body)) else { continue };
-        if is_ours(&link, &name, |alias| alias.starts_with("potrun ")) || has_member(socket, link.index)? {
+        if is_ours(&link, &name, |alias| alias.starts_with("potrun ")) || has_member(link.index)? {
             all.push(name);
         }
     }
@@ -424,9 +426,10 @@ pub(super) fn remove_address(interface: &str, text: &str) -> Result<(), Trouble>
     }
 }
 
-/// Does something in the network of process `pid`.
+/// Does something in the network of process `pid`, which is known by its descriptor: a proc(5) that was mounted for another
+/// pid namespace has somebody else by that number.
 fn inside<T>(pid: i32, work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
-    let (own, theirs) = (File::open("/proc/self/ns/net")?, File::open(format!("/proc/{pid}/ns/net"))?);
+    let (own, theirs) = (File::open("/proc/self/ns/net")?, sys::pidfd_open(pid)?);
     sys::setns(theirs.as_fd(), libc::CLONE_NEWNET)?;
     let result = work();
     if sys::setns(own.as_fd(), libc::CLONE_NEWNET).is_err() {

@@ -112,6 +112,23 @@ case_pots_on_the_public_bridge_see_each_other_unless_isolated() {
     same $seen no "isolated pots see each other"
 }
 
+case_neighbours_know_each_other_by_name() {
+    pot a 'sleep 1000' '"network": {"type": "public-bridge"}'
+    pot b "$SERVE" '"network": {"type": "public-bridge"}, "hosts": [{"name": "db", "address": "192.0.2.7"}]' '"hostname": "bee"'
+    started a
+    started b
+    until_true asked a b 80 bee
+    until_true asked a bee 80 bee
+    has "$(jexec b cat /etc/hosts)" "192.0.2.7 db" "hosts of the bundle"
+    has "$(jexec b cat /etc/hosts)" "$(address a inet) a" "hosts"
+    jexec a sh -c 'echo 192.0.2.1 evil >>/etc/hosts' 2>/dev/null && said=written || said=refused
+    same $said refused "a pot writes to the names of all"
+    works "$potrun" delete --force b
+    lacks "$(jexec a grep -v ^# /etc/hosts)" bee "hosts"
+    works "$potrun" delete --force a
+    same "$(ls -d /var/run/potrun.hosts 2>/dev/null)" "" "what is left"
+}
+
 case_private_bridge() {
     private backend 10.192.0.8/29 10.192.0.9
     private other 10.192.0.16/29 10.192.0.17
