@@ -210,12 +210,17 @@ impl Bundle {
 /// when reading it as it is has failed.
 fn with_known_capabilities(text: &str) -> Option<Spec> {
     let mut config: serde_json::Value = serde_json::from_str(text).ok()?;
-    forget_unknown_capabilities(config.pointer_mut("/process")?);
+    understandable(config.pointer_mut("/process")?);
     serde_json::from_value(config).ok()
 }
 
-/// Removes from a process the names of capabilities that nobody knows, with a warning.
-pub fn forget_unknown_capabilities(process: &mut serde_json::Value) {
+/// Removes from a process the names of capabilities that nobody knows, with a warning; and has a scheduler's flag as
+/// oci-spec reads it, which lacks the specification's name for it (config.md, "scheduler").
+pub fn understandable(process: &mut serde_json::Value) {
+    let flags = process.pointer_mut("/scheduler/flags").and_then(serde_json::Value::as_array_mut);
+    for flag in flags.into_iter().flatten().filter(|flag| *flag == "SCHED_FLAG_RESET_ON_FORK") {
+        *flag = "SCHED_RESET_ON_FORK".into();
+    }
     let sets = process.get_mut("capabilities").and_then(serde_json::Value::as_object_mut);
     for (set, names) in sets.into_iter().flatten() {
         let Some(names) = names.as_array_mut() else { continue };

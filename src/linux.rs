@@ -12,3 +12,4 @@ pub mod nft;
 pub mod plan;
 pub mod resources;
 pub mod seccomp;
+pub mod tuning;

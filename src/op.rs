@@ -234,6 +234,9 @@ pub enum Op {
     SetOomScore { score: i32 },
     /// `setrlimit(2)`.
     SetRlimit { kind: String, soft: u64, hard: u64 },
+    /// How the kernel treats the process besides its limits (Linux). Before [`Op::Spawn`] it is about potrun itself, and
+    /// what that starts.
+    Tune(Tuning),
     /// User, groups and umask.
     SetIds(Ids),
     /// The five capability sets.
@@ -323,6 +326,23 @@ pub struct Node {
     pub gid: u32,
     /// Bind the host's node of the same path instead: nodes cannot be made in a user namespace.
     pub bind: bool,
+}
+
+/// How the kernel treats a process, in the words of config.json (Linux).
+#[allow(missing_docs)] // a variant's line says what its fields are
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Tuning {
+    /// personality(2).
+    Personality { domain: String },
+    /// set_mempolicy(2).
+    MemoryPolicy { mode: String, flags: Vec<String>, nodes: String },
+    /// sched_setattr(2); times in nanoseconds.
+    Scheduler { policy: String, flags: Vec<String>, nice: i32, priority: u32, runtime: u64, deadline: u64, period: u64 },
+    /// ioprio_set(2).
+    IoPriority { class: String, level: u8 },
+    /// sched_setaffinity(2).
+    Affinity { cpus: String },
 }
 
 /// User, groups and umask of a process.
@@ -504,6 +524,7 @@ impl Op {
             | Self::FindProgram { .. }
             | Self::SetOomScore { .. }
             | Self::SetRlimit { .. }
+            | Self::Tune(_)
             | Self::SetIds(_)
             | Self::SetCapabilities(_)
             | Self::NoNewPrivileges
@@ -727,6 +748,7 @@ impl Op {
             Self::FindProgram { args, .. } => write!(f, "find program {:?}", args.first().map_or("", String::as_str)),
             Self::SetOomScore { score } => write!(f, "set oom score adjustment {score}"),
             Self::SetRlimit { kind, soft, hard } => write!(f, "set {kind} to {}:{}", Limit(*soft), Limit(*hard)),
+            Self::Tune(tuning) => tuning.fmt(f),
             Self::SetIds(ids) => ids.fmt(f),
             Self::SetCapabilities(sets) => sets.fmt(f),
             Self::NoNewPrivileges => f.write_str("set no new privileges"),
@@ -775,6 +797,26 @@ impl fmt::Display for Node {
         }
         let Self { path, kind, major, minor, mode, uid, gid, .. } = self;
         write!(f, "create device {} {kind} {major}:{minor} {mode:04o} {uid}:{gid}", show(path))
+    }
+}
+
+impl fmt::Display for Tuning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Personality { domain } => write!(f, "set personality {domain}"),
+            Self::MemoryPolicy { mode, flags, nodes } => {
+                write!(f, "set memory policy {mode}")?;
+                list(f, " ", flags, "")?;
+                if nodes.is_empty() { Ok(()) } else { write!(f, " of nodes {nodes}") }
+            }
+            Self::Scheduler { policy, flags, nice, priority, runtime, deadline, period } => {
+                write!(f, "set scheduler {policy}")?;
+                list(f, " ", flags, "")?;
+                write!(f, " nice {nice} priority {priority} runtime {runtime} deadline {deadline} period {period}")
+            }
+            Self::IoPriority { class, level } => write!(f, "set io priority {class} {level}"),
+            Self::Affinity { cpus } => write!(f, "run on processors {cpus}"),
+        }
     }
 }
 

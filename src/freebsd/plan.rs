@@ -162,6 +162,14 @@ fn refuse(draft: &mut Draft<'_>) {
 /// Refuses what FreeBSD does not have of a process, and says what is Linux's alone.
 fn check(draft: &mut Draft<'_>, asked: &Process, at: &str) {
     process::refuse_unsupported(draft, asked, at);
+    let linux = [
+        ("ioPriority", asked.io_priority().is_some()),
+        ("scheduler", asked.scheduler().is_some()),
+        ("execCPUAffinity", asked.exec_cpu_affinity().is_some()),
+    ];
+    for (name, _) in linux.iter().filter(|(_, given)| *given) {
+        draft.not_yet(format!("{at}/{name}"));
+    }
     for (n, limit) in asked.rlimits().iter().flatten().enumerate() {
         if !RLIMITS.contains(&limit.typ()) {
             draft.refuse(format!("{at}/rlimits/{n}/type"), format!("freebsd has no {}", limit.typ()));

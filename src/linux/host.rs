@@ -3,6 +3,7 @@
 mod beneath;
 mod bpf;
 mod cgroup;
+mod copy;
 pub mod exe;
 pub mod facts;
 pub mod fscomps;
@@ -148,6 +149,7 @@ impl Host for LinuxHost {
                 }
             }
             Op::Hook(hook) => self.hook(hook)?,
+            Op::Tune(tuning) => program::tune(tuning)?,
             other => return Err(self.cannot(other).unwrap_or_default().into()),
         }
         Ok(())
@@ -197,6 +199,7 @@ impl Host for LinuxHost {
             | Op::ConfineAddresses { .. }
             | Op::Resume
             | Op::KillAll { .. }
+            | Op::Tune(_)
             | Op::Hook(_) => None,
             Op::Spawn(spawn) => spawn.create.iter().chain(&spawn.start).find_map(inside::cannot),
             other => Some(format!("{other}: is not carried out on linux")),

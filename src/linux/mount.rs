@@ -15,6 +15,8 @@ pub enum Word {
     SetTree(u64),
     /// Clears attributes of mount_setattr(2) on the whole tree.
     ClearTree(u64),
+    /// Whether what the mount would cover is copied into it (runc's and crun's own).
+    CopyUp(bool),
     /// Says nothing.
     Nothing,
 }
@@ -78,6 +80,7 @@ const WORDS: &[(&str, Word)] = &[
     ("nostrictatime", Word::Clear(MS_STRICTATIME)),
     ("nosuid", Word::Set(MS_NOSUID)),
     ("nosymfollow", Word::Set(MS_NOSYMFOLLOW)),
+    ("notmpcopyup", Word::CopyUp(false)),
     ("private", Word::Propagation(MS_PRIVATE)),
     ("rbind", Word::Bind(MS_BIND | MS_REC)),
     ("relatime", Word::Set(MS_RELATIME)),
@@ -94,6 +97,7 @@ const WORDS: &[(&str, Word)] = &[
     ("suid", Word::Clear(MS_NOSUID)),
     ("symfollow", Word::Clear(MS_NOSYMFOLLOW)),
     ("sync", Word::Set(MS_SYNCHRONOUS)),
+    ("tmpcopyup", Word::CopyUp(true)),
     ("unbindable", Word::Propagation(MS_UNBINDABLE)),
     // The recursive attributes of config.md, "Linux mount options".
     ("rdev", Word::ClearTree(ATTR_NODEV)),
@@ -139,6 +143,8 @@ pub struct Options {
     pub recursive: bool,
     /// Attributes for the whole tree: set, cleared.
     pub tree: (u64, u64),
+    /// Whether what it covers is copied into it.
+    pub copy_up: bool,
 }
 
 impl Options {
@@ -168,6 +174,7 @@ impl Options {
                     }
                 }
                 Word::ClearTree(bits) => all.tree.1 |= bits,
+                Word::CopyUp(wanted) => all.copy_up = wanted,
                 Word::Nothing => {}
             }
         }

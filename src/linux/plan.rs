@@ -10,7 +10,7 @@ use crate::op::{Moment, Mount, Node, Op, Root, Spawn};
 use crate::plan::{Draft, Plan, files, process};
 use crate::state::Group;
 
-use super::{mount, resources};
+use super::{mount, resources, tuning};
 
 /// The capabilities of a pot that does not say which it wants: what Docker and podman give, since images expect them.
 pub const DEFAULT_CAPABILITIES: &[&str] = &[
@@ -144,11 +144,14 @@ pub fn exec(draft: &mut Draft<'_>, asked: &Process, pid: i32, cgroup: Option<Pat
         spawn.create.push(Op::SetOomScore { score });
     }
     spawn.create.push(process::find(asked));
-    spawn.start = process::start(asked, confinement(draft, linux.as_ref(), draft.bundle.pot.is_some()));
+    let [before, after] = tuning::affinity(draft, asked, "/process");
+    spawn.start = tuning::steps(draft, linux.as_ref(), asked, "/process");
+    spawn.start.extend(after);
+    spawn.start.extend(process::start(asked, confinement(draft, linux.as_ref(), draft.bundle.pot.is_some())));
     let group = cgroup.map(Group::Cgroup);
     Plan {
         os: Os::Linux,
-        ops: vec![Op::Spawn(Box::new(spawn))],
+        ops: before.into_iter().chain([Op::Spawn(Box::new(spawn))]).collect(),
         rootfs: PathBuf::new(),
         group,
         network: None,
@@ -185,8 +188,6 @@ fn refuse(draft: &mut Draft<'_>, linux: Option<&Linux>, pot: Option<&Pot>) {
         let unsupported = [
             ("timeOffsets", linux.time_offsets().as_ref().is_some_and(|all| !all.is_empty())),
             ("intelRdt", linux.intel_rdt().is_some()),
-            ("personality", linux.personality().is_some()),
-            ("memoryPolicy", linux.memory_policy().is_some()),
             ("netDevices", linux.net_devices().as_ref().is_some_and(|all| !all.is_empty())),
             ("mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
         ];
@@ -428,9 +429,10 @@ fn inside(
 }
 
 /// What the first process does when it is started.
-fn at_start(draft: &Draft<'_>, linux: Option<&Linux>, is_pot: bool) -> Vec<Op> {
+fn at_start(draft: &mut Draft<'_>, linux: Option<&Linux>, is_pot: bool) -> Vec<Op> {
     let mut ops: Vec<Op> = draft.hooks(Moment::StartContainer).into_iter().map(Op::Hook).collect();
     if let Some(process) = draft.bundle.spec.process() {
+        ops.extend(tuning::steps(draft, linux, process, "/process"));
         ops.extend(process::start(process, confinement(draft, linux, is_pot)));
     }
     ops
@@ -521,7 +523,8 @@ fn translate(
     let mut data = Vec::new();
     for (n, text) in words.iter().enumerate() {
         match text.as_str() {
-            "tmpcopyup" | "idmap" | "ridmap" => draft.not_yet(format!("{at}/options/{n}")),
+            "idmap" | "ridmap" => draft.not_yet(format!("{at}/options/{n}")),
+            "tmpcopyup" if fstype != "tmpfs" => draft.refuse(format!("{at}/options/{n}"), "is for a tmpfs only"),
             text if mount::word(text).is_some() => options.push(text.to_string()),
             // In a user namespace of one group no other group can be named.
             text if fstype == "devpts" && text.starts_with("gid=") && draft.facts.euid != 0 => {}

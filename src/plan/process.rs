@@ -105,9 +105,6 @@ pub fn refuse_unsupported(draft: &mut Draft<'_>, process: &Process, at: &str) {
     let unsupported = [
         ("apparmorProfile", process.apparmor_profile().as_ref().is_some_and(|text| !text.is_empty())),
         ("selinuxLabel", process.selinux_label().as_ref().is_some_and(|text| !text.is_empty())),
-        ("ioPriority", process.io_priority().is_some()),
-        ("scheduler", process.scheduler().is_some()),
-        ("execCPUAffinity", process.exec_cpu_affinity().is_some()),
         ("commandLine", process.command_line().as_ref().is_some_and(|text| !text.is_empty())),
     ];
     for (name, given) in unsupported {

@@ -127,7 +127,7 @@ impl Exec {
         if let Some(path) = &self.process {
             let json = fs::read(path).doing(|| format!("read {}", path.display()))?;
             let mut json = serde_json::from_slice(&json).doing(|| format!("read {}", path.display()))?;
-            crate::bundle::forget_unknown_capabilities(&mut json);
+            crate::bundle::understandable(&mut json);
             let process: Process = serde_json::from_value(json).doing(|| format!("read {}", path.display()))?;
             return check(process);
         }

@@ -21,6 +21,8 @@ mod network;
 mod network_verbs;
 mod parity;
 #[cfg(target_os = "linux")]
+mod properties;
+#[cfg(target_os = "linux")]
 mod sys;
 #[cfg(target_os = "linux")]
 mod util;

@@ -249,6 +249,7 @@ impl Machine {
             }
             Op::SetOomScore { .. } => need(!process.entered, "needs the host's /proc"),
             Op::SetRlimit { .. } => need(starting && !process.ids, "needs the rights of root"),
+            Op::Tune(_) => need(starting && !process.ids, "needs the rights of root"),
             Op::NoNewPrivileges => {
                 process.no_new_privileges = true;
                 need(starting, "is for start")

@@ -713,6 +713,7 @@ impl Machine {
             | Op::FindProgram { .. }
             | Op::SetOomScore { .. }
             | Op::SetRlimit { .. }
+            | Op::Tune(_)
             | Op::SetIds(_)
             | Op::SetCapabilities(_)
             | Op::NoNewPrivileges

@@ -18,7 +18,7 @@ use crate::op::{Mount, Node, Op, Root, Spawn};
 
 use super::beneath::{self, Links};
 use super::spawn::{Prepared, namespace_flag};
-use super::{fd, name_of, open_path, program, sys};
+use super::{copy, fd, name_of, open_path, program, sys};
 
 /// What the child knows while it works.
 pub(super) struct Inside<'a> {
@@ -71,6 +71,7 @@ pub(super) fn cannot(op: &Op) -> Option<String> {
         | Op::FindProgram { .. }
         | Op::SetOomScore { .. }
         | Op::SetRlimit { .. }
+        | Op::Tune(_)
         | Op::SetIds(_)
         | Op::SetCapabilities(_)
         | Op::NoNewPrivileges
@@ -299,9 +300,20 @@ impl Inside<'_> {
         not_in_proc(target.as_fd(), what, what.fstype == "proc")?;
         let data = what.data.join(",");
         let data = (!data.is_empty()).then_some(data.as_str());
-        let flags = MsFlags::from_bits_retain(options.flags);
+        let mut flags = MsFlags::from_bits_retain(options.flags);
+        let readonly = options.copy_up && flags.contains(MsFlags::MS_RDONLY);
+        if readonly {
+            flags.remove(MsFlags::MS_RDONLY); // until all is copied
+        }
         let name = name_of(target.as_fd());
         mount(Some(&what.source), name.as_str(), Some(what.fstype.as_str()), flags, data)?;
+        if options.copy_up {
+            let mounted = beneath::find(root, &what.target, links)?;
+            copy::tree(target.as_fd(), mounted.as_fd())?;
+            if readonly {
+                sys::mount_setattr(mounted.as_fd(), false, ATTR_RDONLY, 0, 0)?;
+            }
+        }
         if options.propagation != 0 {
             let mounted = beneath::find(root, &what.target, links)?;
             mount(

@@ -11,7 +11,7 @@ use caps::{CapSet, Capability};
 use nix::sys::stat::{Mode, umask};
 
 use crate::host::{Trouble, program};
-use crate::op::{Capabilities, Ids, Op};
+use crate::op::{Capabilities, Ids, Op, Tuning};
 
 use super::beneath::{self, Links};
 use super::inside::Inside;
@@ -26,6 +26,7 @@ pub(super) fn run(inside: &Inside<'_>, op: &Op) -> Result<(), Trouble> {
             let number = resource(kind).ok_or_else(|| format!("{kind} is not a limit of linux"))?;
             sys::setrlimit(number, *soft, *hard)?;
         }
+        Op::Tune(tuning) => tune(tuning)?,
         Op::SetIds(ids) => set_ids(ids)?,
         Op::SetCapabilities(sets) => set_capabilities(sets)?,
         Op::NoNewPrivileges => drop(sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)?),
@@ -77,6 +78,31 @@ fn resource(kind: &str) -> Option<u32> {
         ("RLIMIT_RTTIME", libc::RLIMIT_RTTIME),
     ];
     KINDS.iter().find(|(name, _)| *name == kind).map(|(_, number)| *number)
+}
+
+/// Sets how the kernel treats this process.
+pub(super) fn tune(tuning: &Tuning) -> io::Result<()> {
+    use crate::linux::tuning::{bits, mask, number};
+    match tuning {
+        Tuning::Personality { domain } => sys::personality(number(domain)),
+        Tuning::MemoryPolicy { mode, flags, nodes } => {
+            sys::set_mempolicy((number(mode) | bits(flags)) as i32, &mask(nodes).unwrap_or_default())
+        }
+        Tuning::Scheduler { policy, flags, nice, priority, runtime, deadline, period } => {
+            sys::sched_setattr(&sys::Scheduling {
+                policy: number(policy) as u32,
+                flags: bits(flags),
+                nice: *nice,
+                priority: *priority,
+                runtime: *runtime,
+                deadline: *deadline,
+                period: *period,
+                ..sys::Scheduling::default()
+            })
+        }
+        Tuning::IoPriority { class, level } => sys::ioprio_set(number(class) as i32, i32::from(*level)),
+        Tuning::Affinity { cpus } => sys::sched_setaffinity(&mask(cpus).unwrap_or_default()),
+    }
 }
 
 fn set_ids(ids: &Ids) -> Result<(), Trouble> {

@@ -256,6 +256,60 @@ pub(crate) fn setrlimit(resource: c_uint, soft: u64, hard: u64) -> io::Result<()
     Ok(())
 }
 
+/// personality(2).
+pub(crate) fn personality(domain: u64) -> io::Result<()> {
+    // SAFETY: integers only.
+    cvt(unsafe { libc::syscall(libc::SYS_personality, domain) })?;
+    Ok(())
+}
+
+/// set_mempolicy(2).
+pub(crate) fn set_mempolicy(mode: c_int, nodes: &[u64]) -> io::Result<()> {
+    // One more than the mask has bits: the kernel takes the last for none (get_nodes of mm/mempolicy.c).
+    let bits = if nodes.is_empty() { 0 } else { nodes.len() * 64 + 1 };
+    // SAFETY: the kernel reads no more of the mask than it is told that there are bits.
+    cvt(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, nodes.as_ptr(), bits) })?;
+    Ok(())
+}
+
+/// `struct sched_attr` of include/uapi/linux/sched/types.h, version 0 (48 bytes).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Scheduling {
+    pub(crate) size: u32,
+    pub(crate) policy: u32,
+    pub(crate) flags: u64,
+    pub(crate) nice: i32,
+    pub(crate) priority: u32,
+    pub(crate) runtime: u64,
+    pub(crate) deadline: u64,
+    pub(crate) period: u64,
+}
+
+/// sched_setattr(2) of this process.
+pub(crate) fn sched_setattr(how: &Scheduling) -> io::Result<()> {
+    let how = Scheduling { size: size_of::<Scheduling>() as u32, ..*how };
+    // SAFETY: how is the kernel's struct sched_attr of that size and lives until the call returns.
+    cvt(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const how, 0) })?;
+    Ok(())
+}
+
+/// ioprio_set(2) of this process.
+pub(crate) fn ioprio_set(class: c_int, level: c_int) -> io::Result<()> {
+    const IOPRIO_WHO_PROCESS: c_int = 1;
+    const IOPRIO_CLASS_SHIFT: c_int = 13;
+    // SAFETY: integers only.
+    cvt(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, class << IOPRIO_CLASS_SHIFT | level) })?;
+    Ok(())
+}
+
+/// sched_setaffinity(2) of this process.
+pub(crate) fn sched_setaffinity(cpus: &[u64]) -> io::Result<()> {
+    // SAFETY: the length in bytes is that of the slice.
+    cvt(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(cpus), cpus.as_ptr()) })?;
+    Ok(())
+}
+
 /// setgroups, setresgid, setresuid of this process, which has one thread, in this order.
 pub(crate) fn set_ids(groups: Option<&[libc::gid_t]>, gid: libc::gid_t, uid: libc::uid_t) -> io::Result<()> {
     if let Some(groups) = groups {

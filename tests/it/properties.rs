@@ -1,0 +1,131 @@
+//! Properties of config.json's `linux` section and of its process on the real kernel, which is the witness.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::util::World;
+
+fn none(_: &mut Value) {}
+
+fn add_mount(config: &mut Value, mount: Value) {
+    config["mounts"].as_array_mut().unwrap().push(mount);
+}
+
+// Mounts.
+
+#[test]
+fn a_tmpfs_copies_up_what_it_covers() {
+    let Some(world) = World::new("copyup") else { return };
+    let outside = world.dir.join("outside");
+    fs::write(&outside, "of the host\n").unwrap();
+    let script = "cd /t; stat -c '%n %F %a %u %g' . dir dir/file fifo link; cat dir/file; readlink link; \
+        echo new > dir/file || echo cannot; cat dir/file";
+    for (options, last) in [(json!(["tmpcopyup", "mode=700"]), "new"), (json!(["ro", "tmpcopyup"]), "below")] {
+        let bundle = world.bundle(&format!("exec 2>/dev/null; {script}"), |config| {
+            add_mount(config, json!({"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": options}));
+        });
+        let t = Path::new(&bundle).join("rootfs/t");
+        fs::create_dir_all(t.join("dir")).unwrap();
+        fs::write(t.join("dir/file"), "below\n").unwrap();
+        fs::set_permissions(t.join("dir/file"), fs::Permissions::from_mode(0o4750)).unwrap();
+        chown(t.join("dir"), Some(5), Some(6)).unwrap();
+        fs::set_permissions(&t, fs::Permissions::from_mode(0o1711)).unwrap();
+        symlink(&outside, t.join("link")).unwrap();
+        nix::unistd::mkfifo(&t.join("fifo"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        let text = world.ok(&["run", "-b", &bundle, &world.id("a")]);
+        let lines: Vec<&str> = text.lines().filter(|line| *line != "cannot").collect();
+        assert_eq!(
+            lines[..5],
+            [
+                ". directory 1711 0 0",
+                "dir directory 755 5 6",
+                "dir/file regular file 4750 0 0",
+                "fifo fifo 600 0 0",
+                "link symbolic link 777 0 0",
+            ]
+        );
+        assert_eq!(lines[5..], ["below", outside.to_str().unwrap(), last], "{options}");
+        assert_eq!(fs::read_to_string(t.join("dir/file")).unwrap(), "below\n");
+    }
+    let bundle = world.bundle("true", |config| {
+        add_mount(config, json!({"destination": "/t", "type": "proc", "source": "proc", "options": ["tmpcopyup"]}));
+    });
+    let stderr = world.fails(1, &["create", "-b", &bundle, &world.id("b")]);
+    assert!(stderr.contains("/mounts/4/options/0: is for a tmpfs only"), "{stderr}");
+}
+
+// How the kernel treats a process.
+
+/// Nice value, real-time priority and policy of the shell (proc_pid_stat(5), fields 19, 40, 41).
+const SCHEDULING: &str = "read line < /proc/self/stat; set -- ${line##*) }; echo ${17} ${38} ${39}; \
+    ionice -p $$; taskset -p $$; cat /proc/self/personality; uname -m; grep -q ' bind:0 ' /proc/self/numa_maps && echo bound";
+
+#[test]
+fn scheduler_priorities_personality_and_memory_policy() {
+    let Some(world) = World::new("tuning") else { return };
+    if !Path::new("/proc/self/numa_maps").exists() {
+        return println!("skipped: tuning: a kernel without NUMA");
+    }
+    let script = SCHEDULING.replace("ionice", "/bin/busybox ionice").replace("taskset", "/bin/busybox taskset");
+    let text = world.output(&script, |config| {
+        config["process"]["scheduler"] = json!({"policy": "SCHED_BATCH", "nice": 5,
+            "flags": ["SCHED_FLAG_RESET_ON_FORK"]});
+        config["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_BE", "priority": 6});
+        config["process"]["execCPUAffinity"] = json!({"initial": "0", "final": "0"});
+        config["linux"]["personality"] = json!({"domain": "LINUX32"});
+        config["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "0"});
+    });
+    let lines: Vec<&str> = text.lines().collect();
+    // 3 is SCHED_BATCH; affinity is for exec alone.
+    assert_eq!(lines[..2], ["5 0 3", "best-effort: prio 6"], "{text}");
+    let all = format!("{:x}", (1_u64 << std::thread::available_parallelism().unwrap().get()) - 1);
+    assert!(lines[2].ends_with(&format!("mask: {all}")), "{text}");
+    assert_eq!(lines[3..], ["00000008", "i686", "bound"], "{text}");
+}
+
+#[test]
+fn exec_takes_them_from_its_process_and_its_affinity_too() {
+    let Some(world) = World::new("exec-tuning") else { return };
+    let id = world.running("a", |config| {
+        config["process"]["execCPUAffinity"] = json!({"initial": "1", "final": "0"});
+        config["process"]["scheduler"] = json!({"policy": "SCHED_OTHER", "nice": 3});
+    });
+    let own = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).unwrap();
+    if !own.is_set(0).unwrap() || !own.is_set(1).unwrap() {
+        return println!("skipped: exec-tuning: not on two processors");
+    }
+    let text = world
+        .run(&["exec", &id, "sh", "-c", &SCHEDULING.replace("ionice -p $$; taskset", "/bin/busybox taskset")])
+        .stdout;
+    assert!(text.starts_with("3 0 0\n") && text.contains("mask: 1\n"), "{text}");
+    let process = json!({"cwd": "/", "user": {"uid": 0, "gid": 0}, "args": ["/bin/busybox", "taskset", "-p", "1"],
+        "execCPUAffinity": {"final": "9999"}});
+    let file = world.dir.join("process.json");
+    fs::write(&file, process.to_string()).unwrap();
+    let stderr = world.fails(255, &["exec", "--process", file.to_str().unwrap(), &id]);
+    assert!(stderr.contains("/process/execCPUAffinity/final: \"9999\" is not a list of processors"), "{stderr}");
+}
+
+#[test]
+fn words_that_are_none_are_refused_where_they_stand() {
+    let Some(world) = World::new("tuning-refused") else { return };
+    let bundle = world.bundle("true", |config| {
+        config["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_BE", "priority": 8});
+        config["process"]["scheduler"] = json!({"policy": "SCHED_FIFO", "priority": -1});
+        config["linux"]["personality"] = json!({"domain": "LINUX", "flags": ["X"]});
+        config["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "x"});
+    });
+    let stderr = world.fails(1, &["create", "-b", &bundle, &world.id("a")]);
+    for at in [
+        "/linux/memoryPolicy/nodes: \"x\" is not",
+        "/linux/personality/flags: ",
+        "/process/ioPriority/priority: 8 is not one of 0 to 7",
+        "/process/scheduler/priority: must not be negative",
+    ] {
+        assert!(stderr.contains(at), "{at}: {stderr}");
+    }
+    world.output("true", none);
+}
