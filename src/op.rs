@@ -266,6 +266,9 @@ pub struct Spawn {
     pub uid_map: Vec<(u32, u32, u32)>,
     /// The same for groups.
     pub gid_map: Vec<(u32, u32, u32)>,
+    /// Offsets of the clocks of its own time namespace: clock, seconds, nanoseconds (Linux).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub time_offsets: Vec<(String, i64, u32)>,
     /// The control group that it starts in (Linux).
     pub cgroup: Option<PathBuf>,
     /// Whether it gets a terminal of its own.
@@ -776,6 +779,9 @@ impl fmt::Display for Spawn {
             for (inside, outside, count) in map {
                 write!(f, ", {name} {inside}={outside}+{count}")?;
             }
+        }
+        for (clock, seconds, nanoseconds) in &self.time_offsets {
+            write!(f, ", clock {clock} {seconds}s {nanoseconds}ns ahead")?;
         }
         self.cgroup.iter().try_for_each(|cgroup| write!(f, ", in cgroup {}", show(cgroup)))?;
         if self.terminal { f.write_str(", with a terminal") } else { Ok(()) }

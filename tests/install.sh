@@ -8,9 +8,12 @@ package() {
     busybox) echo busybox-static ;;
     ip) echo iproute2 ;;
     nft) echo nftables ;;
+    ctr) echo containerd ;;
     pip3) echo python3-pip ;;
+    podman) echo podman netavark aardvark-dns ;;
     ps) echo procps ;;
     readelf) echo binutils ;;
+    script) echo bsdutils ;;
     xz) echo xz-utils ;;
     *) echo "$1" ;;
     esac

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All tests. What cannot run here says "skipped" and why; anything that fails ends the script with 1 after the rest has run.
 #
-# usage: tests/run.sh [STEP...]        steps: format lint test conformance demo freebsd guest (default: all)
+# usage: tests/run.sh [STEP...]        steps: format lint test conformance callers demo freebsd guest (default: all)
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -43,16 +43,22 @@ conformance() {
     return $status
 }
 
+callers() {
+    cargo build --quiet || return 1
+    tests/callers.sh "target/$(rustc -vV | sed -n 's/^host: //p')/debug/potrun"
+}
+
 export CARGO_TERM_COLOR=never
 tests/install.sh cc busybox ip nft ps tar xz strace file readelf python3 pip3 || true # what is missing is skipped, by name, where it is needed
 wanted=("$@")
-[ $# -gt 0 ] || wanted=(format lint test conformance demo freebsd guest)
+[ $# -gt 0 ] || wanted=(format lint test conformance callers demo freebsd guest)
 for name in "${wanted[@]}"; do
     case $name in
     format) step format format ;;
     lint) step lint lint ;;
     test) step test unit ;;
     conformance) step conformance conformance ;;
+    callers) step callers callers ;;
     demo) step demo tests/demo.sh "${DEMO:-debian}" ;;
     freebsd) step freebsd tests/freebsd.sh ;;
     guest) step guest conformance/vm/freebsd ;;

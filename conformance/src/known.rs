@@ -7,7 +7,6 @@ use crate::runtime::Runtime;
 /// How its `--version` begins, the case, and the reason. A runtime that is not named here is not excused.
 const KNOWN: &[(&str, &str, &str)] = &[
     // potrun: refused by name, not carried out yet.
-    (POTRUN, "linux/time-namespace", "refused by name"),
     (POTRUN, "seccomp/notify-sends-the-descriptor", "listenerPath is refused by name"),
     // Both. The specification is clear, or the promise is potrun's own.
     (RUNC, "exec/user-flag-takes-no-number-out-of-range", "4294967296 is cut to 32 bits and becomes root"),

@@ -26,6 +26,8 @@ pub(crate) enum Message {
     Ready,
     /// The process: I failed.
     Failed(String),
+    /// A go-between: the process that I have started for you.
+    Started(i32),
     /// potrun: go on.
     Go,
 }
@@ -36,6 +38,7 @@ impl Message {
             Self::AwaitsRuntime => b'W',
             Self::Ready => b'R',
             Self::Failed(_) => b'E',
+            Self::Started(_) => b'S',
             Self::Go => b'G',
         }
     }
@@ -49,6 +52,9 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// Sends a message; the other side's end is `BrokenPipe`, never a signal.
 pub(crate) fn tell(to: BorrowedFd<'_>, message: &Message) -> io::Result<()> {
     let mut packet = vec![message.tag()];
+    if let Message::Started(pid) = message {
+        packet.extend_from_slice(pid.to_string().as_bytes());
+    }
     if let Message::Failed(text) = message {
         let end = text.char_indices().map(|(at, _)| at).take_while(|at| *at < LONGEST - 8).last().unwrap_or(0);
         packet.extend_from_slice(if text.len() < LONGEST - 8 { text } else { &text[..end] }.as_bytes());
@@ -77,6 +83,7 @@ pub(crate) fn hear(from: BorrowedFd<'_>) -> io::Result<Option<Message>> {
         Some(b'W') => Message::AwaitsRuntime,
         Some(b'R') => Message::Ready,
         Some(b'E') => Message::Failed(text()),
+        Some(b'S') => Message::Started(text().parse().map_err(io::Error::other)?),
         Some(b'G') => Message::Go,
         Some(other) => return Err(io::Error::other(format!("unexpected message {other:#x}"))),
     }))

@@ -74,7 +74,8 @@ fn refusal(error: &io::Error, stat: Option<&str>) -> String {
         (Some(libc::ENOENT), None) => "no such file or directory".into(),
         (Some(libc::ENOTDIR), Some(name)) => format!("stat {name}: not a directory"),
         (Some(libc::EACCES), _) => "permission denied".into(),
-        (Some(libc::EISDIR), _) => "is a directory".into(),
+        // What docker and newer runcs say, and what execve(2) says, which podman knows.
+        (Some(libc::EISDIR), _) => "is a directory: permission denied".into(),
         (Some(libc::ENOEXEC), _) => "exec format error".into(),
         _ => error.to_string(),
     }

@@ -103,6 +103,7 @@ pub fn order(draft: &mut Draft<'_>) -> Plan {
     let mut spawn = Spawn {
         uid_map: map(draft, linux.as_ref(), &namespaces, |linux| linux.uid_mappings(), draft.facts.euid),
         gid_map: map(draft, linux.as_ref(), &namespaces, |linux| linux.gid_mappings(), draft.facts.egid),
+        time_offsets: time_offsets(draft, linux.as_ref(), &namespaces),
         namespaces: namespaces.new.clone(),
         join: namespaces.join.clone(),
         cgroup: cgroup.clone(),
@@ -186,7 +187,6 @@ fn refuse(draft: &mut Draft<'_>, linux: Option<&Linux>, pot: Option<&Pot>) {
     }
     if let Some(linux) = linux {
         let unsupported = [
-            ("timeOffsets", linux.time_offsets().as_ref().is_some_and(|all| !all.is_empty())),
             ("intelRdt", linux.intel_rdt().is_some()),
             ("netDevices", linux.net_devices().as_ref().is_some_and(|all| !all.is_empty())),
             ("mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
@@ -238,8 +238,9 @@ fn namespaces(draft: &mut Draft<'_>, linux: Option<&Linux>, pot: Option<&Pot>) -
                     continue;
                 }
                 match (namespace.typ(), namespace.path()) {
-                    (LinuxNamespaceType::Time, _) => draft.not_yet(at),
-                    (LinuxNamespaceType::User, Some(_)) => draft.not_yet(format!("{at}/path")),
+                    (LinuxNamespaceType::Time, None) if draft.facts.euid != 0 => {
+                        draft.refuse(at, "needs root: a time namespace belongs to who made it");
+                    }
                     (_, Some(path)) if path.is_absolute() => all.join.push((name, path.clone())),
                     (_, Some(_)) => draft.refuse(format!("{at}/path"), "must be an absolute path"),
                     (_, None) => all.new.push(name),
@@ -271,7 +272,7 @@ fn namespaces(draft: &mut Draft<'_>, linux: Option<&Linux>, pot: Option<&Pot>) -
             _ => {}
         }
     }
-    if draft.facts.euid != 0 && !all.own("user") {
+    if draft.facts.euid != 0 && !all.has("user") {
         all.new.push("user".into());
     }
     if !all.has("mount") {
@@ -294,6 +295,23 @@ fn namespace_name(kind: LinuxNamespaceType) -> &'static str {
         LinuxNamespaceType::Network => "network",
         LinuxNamespaceType::Time => "time",
     }
+}
+
+/// By how much the clocks of a time namespace of its own differ (time_namespaces(7)), sorted.
+fn time_offsets(draft: &mut Draft<'_>, linux: Option<&Linux>, namespaces: &Namespaces) -> Vec<(String, i64, u32)> {
+    let mut all = Vec::new();
+    for (clock, offset) in linux.and_then(|linux| linux.time_offsets().as_ref()).into_iter().flatten() {
+        let at = format!("/linux/timeOffsets/{clock}");
+        if !namespaces.own("time") {
+            draft.refuse(at, "needs a time namespace of its own");
+        } else if !matches!(clock.as_str(), "monotonic" | "boottime") {
+            draft.refuse(at, "is not one of monotonic, boottime");
+        } else {
+            all.push((clock.clone(), offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0)));
+        }
+    }
+    all.sort();
+    all
 }
 
 /// The map of users or groups of a user namespace of its own.

@@ -17,6 +17,15 @@ struct Write {
     at: String,
 }
 
+impl Write {
+    /// Whether it asks for what a group has that no controller holds back.
+    fn is_no_limit(&self) -> bool {
+        let all = self.value.split(' ').next() == Some("max");
+        // ctr(8) gives every container the shares that every group has by itself.
+        all || self.at == "/linux/resources/cpu/shares" && self.value == weight(1024).to_string()
+    }
+}
+
 /// The period of `cpu.max` in microseconds: the kernel's default.
 const PERIOD: u64 = 100_000;
 
@@ -53,7 +62,17 @@ pub fn path(draft: &mut Draft<'_>) -> Option<PathBuf> {
 /// The steps that make the group and set its limits.
 #[must_use]
 pub fn steps(draft: &mut Draft<'_>, path: Option<&Path>) -> Vec<Op> {
-    let writes = writes(draft);
+    let mut writes = writes(draft);
+    let controllers = draft.facts.cgroup.iter().flat_map(|cgroup| cgroup.controllers.clone()).collect::<Vec<_>>();
+    let mut nothing = Vec::new();
+    writes.retain(|write| {
+        let needed = !write.is_no_limit() || controllers.iter().any(|name| name == write.controller);
+        if !needed {
+            nothing.push(format!("{}: no controller {}, so no limit, as is asked", write.at, write.controller));
+        }
+        needed
+    });
+    nothing.into_iter().for_each(|note| draft.note(note));
     let (Some(path), Some(cgroup)) = (path, draft.facts.cgroup.clone()) else {
         for write in writes {
             draft.refuse(write.at, "there is no cgroup2 hierarchy that could keep this limit");

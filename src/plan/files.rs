@@ -9,6 +9,8 @@ use crate::op::Op;
 use super::Draft;
 use super::network::{self, End};
 
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
 /// Where a pot looks names up (hosts(5)).
 pub const HOSTS: &str = "/etc/hosts";
 
@@ -19,15 +21,24 @@ pub fn names(draft: &mut Draft<'_>, pot: &Pot, root: &Path) -> Vec<Op> {
     let mut write = |path: &str, text: String| {
         ops.push(Op::WriteFile { root: root.into(), path: path.into(), text, mode: 0o644 });
     };
-    match &pot.dns {
-        Some(Dns::Inherit) | None => match &draft.facts.resolv_conf {
-            Some(text) => write("/etc/resolv.conf", text.clone()),
-            None => draft.note("/etc/resolv.conf: the host has none"),
+    // Engines bring files of their own, which are not ours to replace.
+    let mounted = |draft: &Draft<'_>, path: &str| {
+        let mounts = draft.bundle.spec.mounts().as_deref().unwrap_or_default();
+        mounts.iter().position(|one| one.destination() == Path::new(path))
+    };
+    match (&pot.dns, mounted(draft, RESOLV_CONF)) {
+        (Some(Dns::Off), _) => {}
+        (Some(Dns::Inherit) | None, Some(n)) => draft.note(format!("{RESOLV_CONF}: /mounts/{n} brings it")),
+        (Some(Dns::Servers { .. }), Some(n)) => draft.refuse("/pot/dns", format!("/mounts/{n} brings {RESOLV_CONF}")),
+        (Some(Dns::Inherit) | None, None) => match &draft.facts.resolv_conf {
+            Some(text) => write(RESOLV_CONF, text.clone()),
+            None => draft.note(format!("{RESOLV_CONF}: the host has none")),
         },
-        Some(Dns::Servers { nameservers, search }) => write("/etc/resolv.conf", resolv_conf(nameservers, search)),
-        Some(Dns::Off) => {}
+        (Some(Dns::Servers { nameservers, search }), None) => write(RESOLV_CONF, resolv_conf(nameservers, search)),
     }
-    if !pot.hosts.is_empty() && !sees_neighbours(draft, pot) {
+    if let (false, Some(n)) = (pot.hosts.is_empty(), mounted(draft, HOSTS)) {
+        draft.refuse("/pot/hosts", format!("/mounts/{n} brings {HOSTS}"));
+    } else if !pot.hosts.is_empty() && !sees_neighbours(draft, pot) {
         let name = draft.bundle.spec.hostname().clone().unwrap_or_default();
         let text = names::LOCALHOST.replace('\n', &format!(" {name}\n")).replace(" \n", "\n");
         write(HOSTS, text + &lines(pot));

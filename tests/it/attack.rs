@@ -371,7 +371,7 @@ fn a_program_that_cannot_be_run_is_an_error_in_the_words_engines_know() {
     let cases = [
         ("/no/such/program", "no such file or directory"),
         ("nosuch", "executable file not found in $PATH"),
-        ("/etc", "is a directory"),
+        ("/etc", "is a directory: permission denied"),
         ("/etc/passwd", "permission denied"),
         ("/etc/passwd/x", "not a directory"),
         ("/loop", "Too many levels"),

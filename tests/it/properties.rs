@@ -57,6 +57,90 @@ fn a_tmpfs_copies_up_what_it_covers() {
     assert!(stderr.contains("/mounts/4/options/0: is for a tmpfs only"), "{stderr}");
 }
 
+// Namespaces.
+
+#[test]
+fn a_user_namespace_of_another_is_joined() {
+    let Some(world) = World::new("join-user") else { return };
+    let maps = json!([{"containerID": 0, "hostID": 100_000, "size": 1000}]);
+    let first = world.running("a", |config| {
+        let kinds = ["mount", "pid", "ipc", "uts", "cgroup", "network", "user"];
+        config["linux"]["namespaces"] = kinds.iter().map(|kind| json!({"type": kind})).collect();
+        (config["linux"]["uidMappings"], config["linux"]["gidMappings"]) = (maps.clone(), maps.clone());
+    });
+    let pid = world.pid(&first);
+    let link = |pid: i32, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+    let before = world.snapshot();
+    for joined in [&["user"][..], &["user", "network", "ipc"], &["user", "pid", "network", "uts"]] {
+        let second = world.running("b", |config| {
+            let namespace = |kind: &&str| match joined.contains(kind) {
+                true => json!({"type": kind, "path": format!("/proc/{pid}/ns/{}", kind.replace("network", "net"))}),
+                false => json!({"type": kind}),
+            };
+            let kinds = ["mount", "pid", "ipc", "uts", "cgroup", "network", "user"];
+            config["linux"]["namespaces"] = kinds.iter().map(namespace).collect();
+        });
+        for kind in ["user", "pid", "ipc", "uts", "net"] {
+            let same = link(world.pid(&second), kind) == link(pid, kind);
+            assert_eq!(same, joined.contains(&kind.replace("net", "network").as_str()), "{kind} {joined:?}");
+        }
+        assert_eq!(world.ok(&["exec", &second, "sh", "-c", "id -u"]), "0\n");
+        let outside = fs::read_to_string(format!("/proc/{}/status", world.pid(&second))).unwrap();
+        assert!(outside.contains("Uid:\t100000\t100000\t100000\t100000\n"), "{outside}");
+        world.ok(&["delete", "-f", &second]);
+        assert_eq!(world.snapshot(), before);
+    }
+}
+
+#[test]
+fn a_new_user_namespace_goes_with_a_network_that_is_the_hosts() {
+    let Some(world) = World::new("user-net") else { return };
+    let text = world.output("cat /proc/self/uid_map; readlink /proc/self/ns/net", |config| {
+        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 10}]);
+        (config["linux"]["uidMappings"], config["linux"]["gidMappings"]) = (map.clone(), map);
+        let path = format!("/proc/{}/ns/net", std::process::id());
+        config["linux"]["namespaces"] =
+            json!([{"type": "mount"}, {"type": "pid"}, {"type": "user"}, {"type": "network", "path": path}]);
+    });
+    let net = fs::read_link("/proc/self/ns/net").unwrap();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    assert_eq!(words, ["0", "100000", "10", net.to_str().unwrap()]);
+}
+
+#[test]
+fn a_time_namespace_has_clocks_of_its_own() {
+    let Some(world) = World::new("time") else { return };
+    if !Path::new("/proc/self/ns/time").exists() {
+        return println!("skipped: time: a kernel without time namespaces");
+    }
+    let uptime = |text: &str| text.split('.').next().unwrap().parse::<u64>().unwrap();
+    let here = || uptime(&fs::read_to_string("/proc/uptime").unwrap());
+    let id = world.running("a", |config| {
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+        config["linux"]["timeOffsets"] =
+            json!({"boottime": {"secs": 1_000_000}, "monotonic": {"secs": 7, "nanosecs": 5}});
+    });
+    let before = here();
+    let there = uptime(&world.ok(&["exec", &id, "cat", "/proc/uptime"]));
+    assert!((1_000_000 + before..=1_000_000 + here()).contains(&there), "{there} is not a million after {before}");
+    let pid = world.pid(&id);
+    assert_eq!(
+        world.ok(&["exec", &id, "cat", "/proc/1/timens_offsets"]).split_whitespace().collect::<Vec<_>>(),
+        ["monotonic", "7", "5", "boottime", "1000000", "0",]
+    );
+    // Another container joins it.
+    let text = world.output("cat /proc/uptime", |config| {
+        let path = format!("/proc/{pid}/ns/time");
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time", "path": path}));
+    });
+    assert!(uptime(&text) >= 1_000_000, "{text}");
+    let bundle = world.bundle("true", |config| {
+        config["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1}});
+    });
+    let stderr = world.fails(1, &["create", "-b", &bundle, &world.id("b")]);
+    assert!(stderr.contains("/linux/timeOffsets/boottime: needs a time namespace of its own"), "{stderr}");
+}
+
 // How the kernel treats a process.
 
 /// Nice value, real-time priority and policy of the shell (proc_pid_stat(5), fields 19, 40, 41).

@@ -24,7 +24,7 @@ use super::{copy, fd, name_of, open_path, program, sys};
 pub(super) struct Inside<'a> {
     pub(super) io: &'a mut Io,
     pub(super) prepared: &'a Prepared,
-    /// Whether it is root of a user namespace of its own.
+    /// Whether it is root of a user namespace only.
     pub(super) user_namespace: bool,
     /// Whether it gets a terminal, and of which size.
     pub(super) spawn: &'a Spawn,
@@ -36,7 +36,7 @@ pub(super) fn main(spawn: &Spawn, prepared: Prepared, io: &mut Io) -> ! {
     let mut inside = Inside {
         io,
         prepared: &prepared,
-        user_namespace: spawn.namespaces.iter().any(|name| name == "user"),
+        user_namespace: new_user(spawn) || spawn.join.iter().any(|(name, _)| name == "user"),
         spawn,
         root: None,
     };
@@ -88,8 +88,10 @@ impl Inside<'_> {
         self.close_descriptors()?;
         nix::unistd::setsid()?;
         umask(Mode::empty());
-        if self.user_namespace {
+        if new_user(self.spawn) {
             self.await_go()?; // the maps are written
+        }
+        if self.user_namespace {
             sys::set_ids(None, 0, 0)?;
             sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0)?; // set_ids cleared it (prctl(2))
         }
@@ -169,6 +171,7 @@ impl Inside<'_> {
                 ("ipc", libc::CLONE_NEWIPC),
                 ("uts", libc::CLONE_NEWUTS),
                 ("cgroup", libc::CLONE_NEWCGROUP),
+                ("time", libc::CLONE_NEWTIME),
                 ("user", libc::CLONE_NEWUSER),
             ];
             let mut others = 0;
@@ -468,6 +471,11 @@ impl Inside<'_> {
 fn propagate(path: &Path, word: &str) -> io::Result<()> {
     let bits = Options::of(&[word.to_string()]).propagation;
     Ok(mount(None::<&str>, path, None::<&str>, MsFlags::from_bits_retain(bits), None::<&str>)?)
+}
+
+/// Whether it makes a user namespace of its own.
+fn new_user(spawn: &Spawn) -> bool {
+    spawn.namespaces.iter().any(|name| name == "user")
 }
 
 /// The user that the process will be.

@@ -53,7 +53,12 @@ pub(super) fn write_proc(path: &Path, value: &str) -> Result<(), Trouble> {
 /// Whether process `pid` is in our namespace of a kind, by the kind's name in /proc/PID/ns.
 pub(super) fn same_namespace(pid: Option<i32>, kind: &str) -> io::Result<bool> {
     let Some(pid) = pid else { return Ok(true) };
-    Ok(fs::read_link(format!("/proc/{pid}/ns/{kind}"))? == fs::read_link(format!("/proc/self/ns/{kind}"))?)
+    let link = |who: &str| match fs::read_link(format!("/proc/{who}/ns/{kind}")) {
+        // A kernel without this kind.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Path::new("").into()),
+        other => other,
+    };
+    Ok(link(&pid.to_string())? == link("self")?)
 }
 
 /// Numbers of include/uapi/asm-generic/resource.h; the same on all architectures that Rust's Linux targets have but

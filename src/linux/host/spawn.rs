@@ -5,13 +5,16 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 use oci_spec::runtime::LinuxSeccomp;
 
+use crate::host::Trouble;
 use crate::host::child::Child;
 use crate::host::first::Io;
-use crate::host::{Trouble, link};
+use crate::host::link::{self, Message};
 use crate::linux::seccomp::{self, Filter};
 use crate::op::{Op, Spawn};
 
@@ -32,6 +35,7 @@ pub(super) fn namespace_flag(name: &str) -> i32 {
         "ipc" => libc::CLONE_NEWIPC,
         "mount" => libc::CLONE_NEWNS,
         "network" => libc::CLONE_NEWNET,
+        "time" => libc::CLONE_NEWTIME,
         "pid" => libc::CLONE_NEWPID,
         "user" => libc::CLONE_NEWUSER,
         "uts" => libc::CLONE_NEWUTS,
@@ -47,25 +51,109 @@ pub(super) fn spawn(spawn: &Spawn, io: &mut Io) -> Result<Child, Trouble> {
     // The cgroup namespace is made in the child: its root is the group that its maker is in, and clone3 makes
     // namespaces before it enters the group.
     let flags = spawn.namespaces.iter().map(|name| namespace_flag(name)).fold(0, |all, flag| all | flag);
-    let flags = flags & !libc::CLONE_NEWCGROUP;
+    let flags = (flags & !(libc::CLONE_NEWCGROUP | libc::CLONE_NEWTIME)) as u64;
+    let cgroup = cgroup.as_ref().map(AsFd::as_fd);
 
-    let pid_namespace = enter_pid_namespace(&mut prepared, spawn.like)?;
-    let how = sys::Clone { flags: flags as u64, cgroup: cgroup.as_ref().map(AsFd::as_fd) };
-    let cloned = sys::clone3(&how);
-    if let Ok(None) = cloned {
-        inside::main(spawn, prepared, io);
-    }
-    if let Some(own) = pid_namespace {
-        sys::setns(own.as_fd(), libc::CLONE_NEWPID)?;
-    }
-    let pid = cloned.map_err(explain)?.ok_or("clone3 returned twice")?;
-    drop(prepared);
+    let pid = if needs_go_between(spawn) {
+        by_go_between(spawn, prepared, io, flags, cgroup)?
+    } else {
+        let pid_namespace = enter_pid_namespace(&mut prepared, spawn.like)?;
+        let cloned = sys::clone3(&sys::Clone { flags, cgroup });
+        if let Ok(None) = cloned {
+            inside::main(spawn, prepared, io);
+        }
+        if let Some(own) = pid_namespace {
+            sys::setns(own.as_fd(), libc::CLONE_NEWPID)?;
+        }
+        cloned.map_err(explain)?.ok_or("clone3 returned twice")?
+    };
     let mut child = Child::new(pid, ours);
     if spawn.namespaces.iter().any(|name| name == "user") {
         map_ids(&child, spawn)?;
     }
     child.wait()?;
     Ok(child)
+}
+
+/// Whether the process cannot be started from here: it is born in a user namespace that others made, in a time namespace
+/// of its own, or beside a user namespace in namespaces that only root outside may join. Who goes in there does not come
+/// back.
+fn needs_go_between(spawn: &Spawn) -> bool {
+    let new = |kind: &str| spawn.namespaces.iter().any(|name| name == kind);
+    new("time") || spawn.join.iter().any(|(name, _)| name == "user") || (new("user") && !spawn.join.is_empty())
+}
+
+/// Starts the process by a go-between, whose sibling it is (`CLONE_PARENT`): so it is our own child, and nothing stands
+/// between it and us. Returns its pid.
+fn by_go_between(
+    spawn: &Spawn,
+    mut prepared: Prepared,
+    io: &mut Io,
+    flags: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<i32, Trouble> {
+    let (ours, theirs) = link::pair()?;
+    let between = sys::clone3(&sys::Clone { flags: 0, cgroup }).map_err(explain)?;
+    let Some(between) = between else {
+        drop(ours);
+        let born = go_in(spawn, &mut prepared)
+            .and_then(|()| Ok(sys::clone3(&sys::Clone { flags: flags | libc::CLONE_PARENT as u64, cgroup: None })?));
+        let told = match born {
+            Ok(None) => {
+                drop(theirs);
+                inside::main(spawn, prepared, io)
+            }
+            Ok(Some(pid)) => link::tell(theirs.as_fd(), &Message::Started(pid)),
+            Err(trouble) => link::tell(theirs.as_fd(), &Message::Failed(crate::error::chain(&*trouble))),
+        };
+        // Whom we could not tell is gone.
+        crate::host::sys::exit(i32::from(told.is_err()))
+    };
+    drop((theirs, prepared));
+    let said = link::hear(ours.as_fd());
+    let ended = waitpid(Pid::from_raw(between), None);
+    match said? {
+        Some(Message::Started(pid)) => Ok(pid),
+        Some(Message::Failed(text)) => Err(text.into()),
+        _ => Err(format!("the go-between ended: {ended:?}").into()),
+    }
+}
+
+/// The go-between's way: what root outside may join it joins before it gives that up, the rest after.
+fn go_in(spawn: &Spawn, prepared: &mut Prepared) -> Result<(), Trouble> {
+    let (user, others): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut prepared.join).into_iter().partition(|(_, kind)| *kind == libc::CLONE_NEWUSER);
+    let mut left = Vec::new();
+    for (file, kind) in others {
+        match sys::setns(file.as_fd(), kind) {
+            Ok(()) => {}
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) => left.push((file, kind)),
+            Err(e) => return Err(format!("join namespace: {e}").into()),
+        }
+    }
+    for (file, kind) in user.into_iter().chain(left) {
+        match sys::setns(file.as_fd(), kind) {
+            Ok(()) => {}
+            // The process will make the user namespace that gives it the right to.
+            Err(e)
+                if e.raw_os_error() == Some(libc::EPERM) && kind & (libc::CLONE_NEWUSER | libc::CLONE_NEWPID) == 0 =>
+            {
+                prepared.join.push((file, kind));
+            }
+            Err(e) => return Err(format!("join namespace: {e}").into()),
+        }
+    }
+    if spawn.namespaces.iter().any(|name| name == "time") {
+        nix::sched::unshare(nix::sched::CloneFlags::from_bits_retain(libc::CLONE_NEWTIME))
+            .map_err(|e| format!("make a time namespace: {e}"))?;
+        let line = |(clock, seconds, nanoseconds): &(String, i64, u32)| format!("{clock} {seconds} {nanoseconds}\n");
+        let lines: String = spawn.time_offsets.iter().map(line).collect();
+        if !lines.is_empty() {
+            super::program::write_proc("self/timens_offsets".as_ref(), &lines)
+                .map_err(|e| format!("set the offsets of the time namespace: {e}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes the maps of its user namespace and lets it go on. `setgroups` is denied where the kernel demands it

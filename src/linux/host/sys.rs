@@ -38,7 +38,8 @@ pub(crate) fn clone3(how: &Clone<'_>) -> io::Result<Option<libc::pid_t>> {
     // SAFETY: clone_args is plain integers, for which zero is a value.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = how.flags;
-    args.exit_signal = libc::SIGCHLD as u64;
+    // A sibling ends with the signal that its maker ends with, and clone3(2) wants to be told none.
+    args.exit_signal = if how.flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 };
     if let Some(cgroup) = how.cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
