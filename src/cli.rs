@@ -62,7 +62,7 @@ pub struct Global {
     /// The systemd cgroup driver: not carried out yet
     #[arg(long, hide = true)]
     systemd_cgroup: bool,
-    /// Which cgroup driver: cgroupfs
+    /// Which cgroup driver: cgroupfs, or disabled for no groups
     #[arg(long, value_name = "DRIVER", hide = true)]
     cgroup_manager: Option<String>,
     /// Print version
@@ -77,6 +77,8 @@ pub struct Context {
     pub root: PathBuf,
     /// Where bases, fscomps and layers are kept.
     pub store: PathBuf,
+    /// Whether containers get control groups (Linux).
+    pub cgroups: bool,
 }
 
 /// A verb's arguments, and what it does.
@@ -123,6 +125,13 @@ const VERBS: &[Verb] = &[
     verb("ps", "Show the processes of a container", go::<verb::ps::Ps>),
     verb("pause", "Freeze all processes of a container", go::<verb::pause::Pause>),
     verb("resume", "Thaw them", go::<verb::pause::Resume>),
+    verb("stop", "End a container gracefully, or after a while all the same", go::<verb::stop::Stop>),
+    verb("wait", "Wait for the end of a container's first process, and show how it ended", go::<verb::wait::Wait>),
+    verb("show", "Show all that is known of a container, as JSON", go::<verb::show::All>),
+    verb("update", "Change the limits of a container that runs", go::<verb::update::Update>),
+    verb("events", "Show what a container uses, as JSON", go::<verb::events::Events>),
+    verb("checkpoint", "Not offered", go::<verb::checkpoint::Checkpoint>),
+    verb("restore", "Not offered", go::<verb::checkpoint::Checkpoint>),
     verb("import", "Make a bundle of a pot that pot made", go::<verb::import::Import>),
     verb("spec", "Write a config.json to begin with", go::<verb::spec::Spec>),
     verb("features", "Show what potrun can do, as JSON", go::<verb::features::Features>),
@@ -149,7 +158,7 @@ fn go<T: Run>(verb: &Verb, arguments: &[OsString], context: &Context) -> Result<
 
 /// The table for people.
 fn verbs() -> String {
-    VERBS.iter().fold(String::from("Verbs:\n"), |text, verb| text + &format!("  {:<10}{}\n", verb.name, verb.about))
+    VERBS.iter().fold(String::from("Verbs:\n"), |text, verb| text + &format!("  {:<12}{}\n", verb.name, verb.about))
 }
 
 /// The verb that is named on the command line: the first argument that is neither an option nor an option's value.
@@ -221,6 +230,7 @@ impl Global {
         let context = Context {
             root: self.root.as_ref().map_or_else(this::facts::default_root, absolute),
             store: self.store.as_ref().map_or_else(this::facts::default_store, absolute),
+            cgroups: self.cgroup_manager.as_deref() != Some("disabled"),
         };
         (verb.run)(verb, arguments, &context)
     }

@@ -169,6 +169,29 @@ impl fmt::Display for Plan {
     }
 }
 
+/// Translates other limits for the group of a container that runs (Linux).
+///
+/// # Errors
+/// All that is wrong with them, each with its JSON pointer.
+pub fn update(
+    bundle: &Bundle,
+    facts: &Facts,
+    id: &ContainerId,
+    mut resources: oci_spec::runtime::LinuxResources,
+    group: &std::path::Path,
+) -> Result<Vec<Op>, Refusal> {
+    let mut bundle = bundle.clone();
+    let mut linux = bundle.spec.linux().clone().unwrap_or_default();
+    // Which devices it may open is settled at create, as in runc.
+    resources.set_devices(None);
+    linux.set_resources(Some(resources));
+    bundle.spec.set_linux(Some(linux));
+    bundle.pot = None;
+    let mut draft = Draft { bundle: &bundle, facts, id, problems: Vec::new(), notes: Vec::new() };
+    let ops = linux::resources::limits(&mut draft, Some(group));
+    if draft.problems.is_empty() { Ok(ops) } else { Err(Refusal(draft.problems)) }
+}
+
 /// Translates one more process of a container that runs: `asked`, beside the process of `record`.
 ///
 /// # Errors

@@ -7,6 +7,8 @@
 //!     state.json          who it is; there from the moment the container is created, put there by rename
 //!     unmaking.json       the same, from the moment that its delete has begun
 //!     start.sock          the waiting first process listens here
+//!     started             when it was started
+//!     exit.json           how its first process ended, if that was seen
 //! ```
 //!
 //! While the first process waits it holds a lock on `config.json`, through a descriptor that exec closes: whether that
@@ -18,6 +20,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Doing, Error, Result};
+use crate::exit::Exit;
 use crate::id::ContainerId;
 use crate::journal::Journal;
 use crate::state::Record;
@@ -279,6 +282,45 @@ impl Entry {
         Ok(None)
     }
 
+    /// Notes when the program was started: for who asks, since nothing depends on it.
+    ///
+    /// # Errors
+    /// The kernel's words.
+    pub fn note_start(&self, when: &str) -> Result<()> {
+        let path = self.dir.join("started");
+        fs::write(&path, when).doing(|| format!("write {}", path.display()))
+    }
+
+    /// When the program was started, if it was.
+    #[must_use]
+    pub fn started(&self) -> Option<String> {
+        fs::read_to_string(self.dir.join("started")).ok().filter(|text| !text.is_empty())
+    }
+
+    /// Keeps how the first process ended. The caller holds the lock.
+    ///
+    /// # Errors
+    /// The kernel's words.
+    pub fn keep_exit(&self, exit: &Exit) -> Result<()> {
+        let (path, part) = (self.dir.join("exit.json"), self.dir.join("exit.json.part"));
+        let json = serde_json::to_vec(exit).doing(|| "write exit.json")?;
+        fs::write(&part, json).and_then(|()| fs::rename(&part, &path)).doing(|| format!("write {}", path.display()))
+    }
+
+    /// How the first process ended, if that was seen.
+    ///
+    /// # Errors
+    /// It cannot be read or understood.
+    pub fn exit(&self) -> Result<Option<Exit>> {
+        let path = self.dir.join("exit.json");
+        let doing = || format!("read {}", path.display());
+        match fs::read(&path) {
+            Ok(json) => serde_json::from_slice(&json).map(Some).doing(doing),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).doing(doing),
+        }
+    }
+
     /// Notes that the container is being unmade: whoever finds it so finishes that.
     ///
     /// # Errors
@@ -307,7 +349,18 @@ impl Entry {
             other => other,
         };
         // The record goes first: without it the container is known as one whose making or unmaking must be finished.
-        for name in ["state.json", "state.json.part", "unmaking.json", "start.sock", "config.json", "journal"] {
+        const NAMES: &[&str] = &[
+            "state.json",
+            "state.json.part",
+            "unmaking.json",
+            "exit.json",
+            "exit.json.part",
+            "started",
+            "start.sock",
+            "config.json",
+            "journal",
+        ];
+        for name in NAMES {
             let path = self.dir.join(name);
             gone(fs::remove_file(&path)).doing(|| format!("remove {}", path.display()))?;
         }

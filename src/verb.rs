@@ -1,8 +1,10 @@
 //! One file per verb: argv in, exit code out.
 
 pub mod base;
+pub mod checkpoint;
 pub mod create;
 pub mod delete;
+pub mod events;
 pub mod exec;
 pub mod features;
 pub mod fscomp;
@@ -18,6 +20,9 @@ pub mod run;
 pub mod show;
 pub mod spec;
 pub mod start;
+pub mod stop;
+pub mod update;
+pub mod wait;
 
 use std::path::Path;
 

@@ -237,6 +237,7 @@ case_podman_confined() {
     code 0 podman run --rm --privileged "$image" mount -t tmpfs x /tmp
     code 1 podman run --rm "$image" mount -t tmpfs x /tmp
     is "0::/" podman run --rm --cgroupns private "$image" grep ^0 /proc/self/cgroup
+    is "0::/callers" podman run --rm --cgroups disabled --cgroupns host "$image" grep ^0 /proc/self/cgroup
     has "0::/libpod" podman run --rm --cgroupns host "$image" grep ^0 /proc/self/cgroup
     podman run -d --name users --uidmap 0:100000:1000 --gidmap 0:100000:1000 "$image" >/dev/null || fail users
     is "0 100000 1000" podman run --rm --userns container:users "$image" sh -c 'echo $(cat /proc/self/uid_map)'

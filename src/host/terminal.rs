@@ -86,7 +86,7 @@ impl Foreground {
         Ok(())
     }
 
-    /// Waits for the end of `pid`, a child of ours, passing on what comes meanwhile.
+    /// Waits for the end of `pid`, a child of ours, passing on what comes meanwhile. Returns its wait status.
     ///
     /// # Errors
     /// The kernel's words.
@@ -119,11 +119,11 @@ impl Foreground {
                     input_open = relay.input()?;
                 }
             }
-            if signal && let Some(code) = self.signal(pid)? {
+            if signal && let Some(status) = self.signal(pid)? {
                 if let Some(relay) = &mut self.terminal {
                     relay.rest()?;
                 }
-                return Ok(code);
+                return Ok(status);
             }
         }
     }
@@ -143,11 +143,11 @@ impl Foreground {
     }
 }
 
-/// The exit code of `pid` if it has ended: as a shell has it, 128 and the signal's number for a killed one.
+/// The wait status of `pid` if it has ended.
 fn reaped(pid: i32) -> io::Result<Option<i32>> {
     match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG))? {
-        WaitStatus::Exited(_, code) => Ok(Some(code)),
-        WaitStatus::Signaled(_, signal, _) => Ok(Some(128 + signal as i32)),
+        WaitStatus::Exited(_, code) => Ok(Some(code << 8)),
+        WaitStatus::Signaled(_, signal, _) => Ok(Some(signal as i32)),
         _ => Ok(None),
     }
 }

@@ -62,6 +62,15 @@ pub fn path(draft: &mut Draft<'_>) -> Option<PathBuf> {
 /// The steps that make the group and set its limits.
 #[must_use]
 pub fn steps(draft: &mut Draft<'_>, path: Option<&Path>) -> Vec<Op> {
+    let limits = limits(draft, path);
+    // First, because it makes the groups above, too; controllers appear in it as they are enabled there.
+    let group = path.map(|path| Op::CreateCgroup { path: path.into() });
+    group.into_iter().chain(limits).collect()
+}
+
+/// The steps that set the limits of a group that is there.
+#[must_use]
+pub fn limits(draft: &mut Draft<'_>, path: Option<&Path>) -> Vec<Op> {
     let mut writes = writes(draft);
     let controllers = draft.facts.cgroup.iter().flat_map(|cgroup| cgroup.controllers.clone()).collect::<Vec<_>>();
     let mut nothing = Vec::new();
@@ -88,9 +97,7 @@ pub fn steps(draft: &mut Draft<'_>, path: Option<&Path>) -> Vec<Op> {
             );
         }
     }
-    // First, because it makes the groups above, too; controllers appear in it as they are enabled there.
-    let mut ops = vec![Op::CreateCgroup { path: path.into() }];
-    ops.extend(enable(&cgroup, path, &writes));
+    let mut ops = enable(&cgroup, path, &writes);
     for Write { file, value, .. } in writes {
         ops.push(Op::SetCgroup { path: path.into(), file, value });
     }
@@ -240,13 +247,58 @@ fn of_linux(draft: &mut Draft<'_>, resources: &LinuxResources, all: &mut Vec<Wri
             .unwrap_or("");
         all.push(Write { controller, file: file.clone(), value: value.clone(), at });
     }
-    for (name, given) in [
-        ("blockIO", resources.block_io().is_some()),
-        ("network", resources.network().is_some()),
-        ("rdma", resources.rdma().is_some()),
+    block_io(draft, resources, all);
+    let network = resources.network().as_ref();
+    if network.is_some_and(|net| net.class_id().is_some() || net.priorities().as_ref().is_some_and(|p| !p.is_empty())) {
+        draft.refuse("/linux/resources/network", "cgroup v2 cannot do this");
+    }
+    let mut rdma: Vec<_> = resources.rdma().iter().flatten().collect();
+    rdma.sort_by_key(|(device, _)| *device);
+    for (device, limits) in rdma {
+        let word = |name: &str, limit: Option<u32>| limit.map(|limit| format!(" {name}={limit}")).unwrap_or_default();
+        let (handles, objects) = (word("hca_handle", limits.hca_handles()), word("hca_object", limits.hca_objects()));
+        let at = format!("/linux/resources/rdma/{device}");
+        all.push(Write {
+            controller: "rdma",
+            file: "rdma.max".into(),
+            value: format!("{device}{handles}{objects}"),
+            at,
+        });
+    }
+}
+
+/// Weights and rates of block devices.
+fn block_io(draft: &mut Draft<'_>, resources: &LinuxResources, all: &mut Vec<Write>) {
+    let Some(io) = resources.block_io() else { return };
+    let at = |member: &str| format!("/linux/resources/blockIO/{member}");
+    // 10 to 1000 there, 1 to 10000 here: runc's conversion (opencontainers/cgroups `ConvertBlkIOToIOWeightValue`).
+    let weight = |weight: u16| 1 + (u64::from(weight.clamp(10, 1000)) - 10) * 9999 / 990;
+    let mut add = |file: &str, value: String, at: String| {
+        all.push(Write { controller: "io", file: file.into(), value, at });
+    };
+    if let Some(given) = io.weight().filter(|given| *given != 0) {
+        add("io.weight", format!("default {}", weight(given)), at("weight"));
+    }
+    for (n, device) in io.weight_device().iter().flatten().enumerate() {
+        if let Some(given) = device.weight() {
+            let value = format!("{}:{} {}", device.major(), device.minor(), weight(given));
+            add("io.weight", value, at(&format!("weightDevice/{n}")));
+        }
+    }
+    for (member, word, devices) in [
+        ("throttleReadBpsDevice", "rbps", io.throttle_read_bps_device()),
+        ("throttleWriteBpsDevice", "wbps", io.throttle_write_bps_device()),
+        ("throttleReadIOPSDevice", "riops", io.throttle_read_iops_device()),
+        ("throttleWriteIOPSDevice", "wiops", io.throttle_write_iops_device()),
     ] {
+        for (n, device) in devices.iter().flatten().enumerate() {
+            let value = format!("{}:{} {word}={}", device.major(), device.minor(), device.rate());
+            add("io.max", value, at(&format!("{member}/{n}")));
+        }
+    }
+    for (name, given) in [("leafWeight", io.leaf_weight().is_some_and(|given| given != 0))] {
         if given {
-            draft.not_yet(format!("/linux/resources/{name}"));
+            draft.refuse(at(name), "cgroup v2 cannot do this");
         }
     }
 }

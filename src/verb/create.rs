@@ -34,6 +34,9 @@ pub struct Create {
     /// File that the pid of the first process is written to
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
+    /// Socket that a descriptor of the first process is sent to
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
     /// How many descriptors from 3 on the container keeps
     #[arg(long, default_value_t, value_name = "N")]
     pub preserve_fds: u32,
@@ -90,7 +93,8 @@ impl Create {
             return Err(Error::new(Who::Author, "config.json refused: /process: is required to create a container"));
         }
         let planned = || {
-            let facts = this::facts::gather(bundle, &id, &context.root, &context.store)?;
+            let mut facts = this::facts::gather(bundle, &id, &context.root, &context.store)?;
+            facts.cgroup = facts.cgroup.filter(|_| context.cgroups);
             Ok(plan::plan(bundle, &facts, &id))
         };
         let mut plan = planned()?;
@@ -168,6 +172,9 @@ impl Making<'_> {
         self.entry.prepare(&record)?;
         if let Some(path) = &args.pid_file {
             write_pid(path, record.process.pid)?;
+        }
+        if let Some(path) = &args.pidfd_socket {
+            send_descriptor(path, record.process.pid)?;
         }
         host.commit().doing(|| "let the first process wait")?;
         // Last of all: the container is created, with a first process that waits, or it is not.
@@ -283,6 +290,15 @@ pub(super) fn write_pid(path: &Path, pid: i32) -> Result<()> {
     fs::write(&part, pid.to_string())
         .and_then(|()| fs::rename(&part, path))
         .doing(|| format!("write {}", path.display()))
+}
+
+/// Sends a descriptor of a process to the socket at `path`.
+pub(super) fn send_descriptor(path: &Path, pid: i32) -> Result<()> {
+    use std::os::fd::AsFd;
+    let socket = terminal::connect_to(path).doing(|| format!("connect to {}", path.display()))?;
+    this::process::descriptor(pid)
+        .and_then(|fd| link::send_fd(socket.as_fd(), "pidfd", &fd))
+        .doing(|| format!("send a descriptor of process {pid}"))
 }
 
 /// How many sockets the caller hands over for socket activation (sd_listen_fds(3)).

@@ -10,6 +10,7 @@ use oci_spec::runtime::{Capability, LinuxCapabilities, Process, User};
 use crate::bundle::{Bundle, Refusal};
 use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result};
+use crate::exit;
 use crate::host::{Host, This, first, terminal, this};
 use crate::plan;
 use crate::state::{Record, State, Status};
@@ -54,6 +55,18 @@ pub struct Exec {
     /// How many descriptors from 3 on it keeps
     #[arg(long, default_value_t, value_name = "N")]
     preserve_fds: u32,
+    /// Group below the container's own that it runs in
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<String>,
+    /// AppArmor profile of the process
+    #[arg(long, value_name = "PROFILE")]
+    apparmor: Option<String>,
+    /// SELinux label of the process
+    #[arg(long, value_name = "LABEL")]
+    process_label: Option<String>,
+    /// Socket that a descriptor of the process is sent to
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
     /// Run it in a paused container; it runs when that is resumed
     #[arg(long)]
     ignore_paused: bool,
@@ -84,7 +97,10 @@ impl cli::Run for Exec {
         let bundle = saved(&entry, &record)?;
         let mut process = self.process(&bundle)?;
         super::create::pass_sockets(&mut process);
-        let plan = plan::exec(&bundle, &record, &process).map_err(|e| super::refused(e.into()))?;
+        let mut plan = plan::exec(&bundle, &record, &process).map_err(|e| super::refused(e.into()))?;
+        if let Some(path) = &self.cgroup {
+            below(&mut plan, path)?;
+        }
         self.go(&record, &process, &plan, preserve)
     }
 }
@@ -110,6 +126,9 @@ impl Exec {
         if let Some(path) = &self.pid_file {
             super::create::write_pid(path, pid)?;
         }
+        if let Some(path) = &self.pidfd_socket {
+            super::create::send_descriptor(path, pid)?;
+        }
         let mut foreground =
             if self.detach { None } else { Some(terminal::Foreground::new().doing(|| "take signals")?) };
         if let (Some(foreground), Some(socket)) = (&mut foreground, relay) {
@@ -118,8 +137,8 @@ impl Exec {
         }
         host.commit().and_then(|()| host.started()).map_err(failed)?;
         let Some(mut foreground) = foreground else { return Ok(0) };
-        let code = foreground.wait(pid).doing(|| "wait for the process")?;
-        u8::try_from(code).map_err(|_| Error::operator(format!("the process ended with {code}")))
+        let status = foreground.wait(pid).doing(|| "wait for the process")?;
+        exit::code(status).0.ok_or_else(|| Error::operator(format!("the process ended with status {status}")))
     }
 
     /// The process that was asked for: the file's, or the container's own with what the flags change.
@@ -146,6 +165,12 @@ impl Exec {
         if self.no_new_privs {
             process.set_no_new_privileges(Some(true));
         }
+        if let Some(profile) = &self.apparmor {
+            process.set_apparmor_profile(Some(profile.clone()));
+        }
+        if let Some(label) = &self.process_label {
+            process.set_selinux_label(Some(label.clone()));
+        }
         let mut user: User = process.user().clone();
         if let Some(text) = &self.user {
             let (uid, gid) = ids(text)?;
@@ -168,13 +193,32 @@ impl Exec {
     }
 }
 
+/// Moves the process into a group below the container's own: never out of it.
+fn below(plan: &mut plan::Plan, path: &str) -> Result<()> {
+    // runc's form for cgroup v1 names controllers first; v2 has all in one hierarchy.
+    let path = path.split_once(':').map_or(path, |(_, path)| path).trim_start_matches('/');
+    let plain = |part: std::path::Component<'_>| matches!(part, std::path::Component::Normal(_));
+    if !Path::new(path).components().all(plain) {
+        return Err(Error::caller(format!("--cgroup {path:?} is not a path below the container's group")));
+    }
+    for op in &mut plan.ops {
+        let crate::op::Op::Spawn(spawn) = op else { continue };
+        let group = spawn.cgroup.as_mut().ok_or_else(|| Error::caller("the container has no control group"))?;
+        group.push(path);
+        if !group.is_dir() {
+            return Err(Error::caller(format!("there is no group {path} below the container's")));
+        }
+    }
+    Ok(())
+}
+
 /// What the first process of `exec` reports names its own step.
 fn failed(trouble: crate::host::Trouble) -> Error {
     Error::operator(crate::error::chain(&*trouble))
 }
 
 /// The container's configuration as it was at create.
-fn saved(entry: &Entry, record: &Record) -> Result<Bundle> {
+pub(super) fn saved(entry: &Entry, record: &Record) -> Result<Bundle> {
     let path = entry.config();
     let config = fs::read(&path).doing(|| format!("read {}", path.display()))?;
     Bundle::parse(record.bundle.clone(), config).map_err(|e: Refusal| super::refused(e.into()))

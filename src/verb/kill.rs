@@ -47,7 +47,7 @@ impl cli::Run for Kill {
 }
 
 /// A number, or a name with or without `SIG`, in any case; `RTMIN+n` and `RTMAX-n` too.
-fn parse(text: &str) -> Result<i32> {
+pub(super) fn parse(text: &str) -> Result<i32> {
     let unknown = || Error::caller(format!("unknown signal {text:?}"));
     if let Ok(number) = text.parse::<i32>() {
         // 64 is _NSIG (signal(7)).

@@ -7,6 +7,7 @@ use clap::Args;
 use crate::bundle::Bundle;
 use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result};
+use crate::exit;
 use crate::host::terminal::{self, Foreground};
 use crate::host::this;
 use crate::state::Record;
@@ -72,8 +73,11 @@ impl Run {
         }
         super::start::start(entry, record)?;
         drop(lock);
-        let code = foreground.wait(record.process.pid).doing(|| "wait for the program")?;
-        u8::try_from(code).map_err(|_| Error::operator(format!("the program ended with {code}")))
+        let status = foreground.wait(record.process.pid).doing(|| "wait for the program")?;
+        if self.keep {
+            super::wait::keep(entry, record, Some(status), Some(exit::now()))?;
+        }
+        exit::code(status).0.ok_or_else(|| Error::operator(format!("the program ended with status {status}")))
     }
 }
 

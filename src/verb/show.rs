@@ -1,10 +1,17 @@
-//! `state`: what the specification wants to be told of a container.
+//! `state`: what the specification wants to be told of a container; `show`: all that is known of it.
+
+use std::fs;
+use std::time::Duration;
 
 use clap::Args;
+use serde_json::{Value, json};
 
+use crate::bundle::ANNOTATION;
 use crate::cli::{self, Context};
 use crate::error::{Doing, Result};
+use crate::host::this;
 use crate::state::{OCI_VERSION, State, Status};
+use crate::stats;
 use crate::store::{Entry, Store};
 
 /// Arguments of `state`.
@@ -26,6 +33,65 @@ impl cli::Run for Show {
         super::print(&format!("{json}\n"))?;
         Ok(0)
     }
+}
+
+/// Form of what `show` shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Form {
+    /// JSON.
+    #[default]
+    Json,
+}
+
+/// Arguments of `show`.
+#[derive(Debug, Args)]
+pub struct All {
+    /// Form of it
+    #[arg(short, long, value_enum, default_value_t)]
+    format: Form,
+    /// The container
+    pub id: String,
+}
+
+impl cli::Run for All {
+    fn subject(&self) -> Option<&str> {
+        Some(&self.id)
+    }
+
+    fn run(&self, context: &Context) -> Result<u8> {
+        let Form::Json = self.format;
+        let entry = Store::at(&context.root).find(&super::id(&self.id)?)?;
+        let mut all = serde_json::to_value(state(&entry)?).doing(|| "write JSON")?;
+        if let Some(record) = entry.record()? {
+            let status = super::status(&entry, Some(&record))?;
+            let group = record.group.as_ref();
+            let lives = !matches!(status, Status::Stopped | Status::Creating);
+            // Nothing is waited for: one that has ended already is on record, or has left its status, or neither.
+            all["exit"] = match lives {
+                true => Value::Null,
+                false => json!(super::wait::ended(&entry, &record, Some(Duration::ZERO))?),
+            };
+            all["started"] = json!(entry.started());
+            all["group"] = json!(group);
+            all["processes"] = match group {
+                Some(group) => json!(this::process::group(group).doing(|| format!("look at {group}"))?),
+                None => json!(lives.then_some(record.process.pid).into_iter().collect::<Vec<_>>()),
+            };
+            // Where nothing is counted, nothing is shown.
+            all["stats"] =
+                json!(group.and_then(|group| this::process::usage(group).ok()).map(|files| stats::data(&files)));
+            all["pot"] = pot(&fs::read(entry.config()).doing(|| "read config.json")?);
+        }
+        super::print(&format!("{}\n", serde_json::to_string_pretty(&all).doing(|| "write JSON")?))?;
+        Ok(0)
+    }
+}
+
+/// The pot section of a configuration, wherever it stands.
+fn pot(config: &[u8]) -> Value {
+    let config: Value = serde_json::from_slice(config).unwrap_or_default();
+    let annotation = || serde_json::from_str(config["annotations"][ANNOTATION].as_str()?).ok();
+    config.get("pot").cloned().or_else(annotation).unwrap_or_default()
 }
 
 /// The state of a container.

@@ -4,6 +4,7 @@ use clap::Args;
 
 use crate::cli::{self, Context};
 use crate::error::{Error, Result};
+use crate::exit;
 use crate::host::{link, this};
 use crate::op::Moment;
 use crate::state::{Record, Status};
@@ -42,6 +43,9 @@ impl cli::Run for Start {
 /// Starts the program and runs what must follow.
 pub(super) fn start(entry: &Entry, record: &Record) -> Result<()> {
     link::start(&entry.socket()).map_err(|e| Error::operator(e.to_string()))?;
+    if let Err(e) = entry.note_start(&exit::now()) {
+        tracing::warn!("{}", e.chain()); // it runs all the same
+    }
     super::hooks(record, Moment::Poststart).inspect_err(|_| {
         // runtime.md, "Lifecycle" 9: a failed poststart hook stops the container.
         if let Err(e) = this::process::kill(&record.process) {

@@ -26,3 +26,5 @@ mod properties;
 mod sys;
 #[cfg(target_os = "linux")]
 mod util;
+#[cfg(target_os = "linux")]
+mod verbs;

@@ -1,7 +1,7 @@
 //! Processes of the host: who they are, whether they live, signals.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -9,6 +9,7 @@ use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
+use crate::exit::End;
 use crate::state::{Group, Identity};
 
 use super::{jail, sys};
@@ -46,6 +47,11 @@ impl Watch {
 
     /// Waits for the next of them to end.
     pub(super) fn wait(&self, most: Option<Duration>) -> io::Result<bool> {
+        self.next(most).map(|status| status.is_some())
+    }
+
+    /// The wait status of the next of them that ends.
+    fn next(&self, most: Option<Duration>) -> io::Result<Option<isize>> {
         let mut events = [KEvent::new(0, EventFilter::EVFILT_PROC, EvFlags::empty(), FilterFlag::empty(), 0, 0)];
         let most = most.map(|most| libc::timespec {
             tv_sec: most.as_secs() as libc::time_t,
@@ -54,7 +60,7 @@ impl Watch {
         loop {
             match self.0.kevent(&[], &mut events, most) {
                 Err(Errno::EINTR) => {}
-                other => return Ok(other? > 0),
+                other => return Ok((other? > 0).then(|| events[0].data() as isize)),
             }
         }
     }
@@ -88,6 +94,14 @@ pub fn alive(who: &Identity) -> io::Result<bool> {
 
 /// Sends a signal to this very process. `false`: it is gone.
 ///
+/// What the processes of a jail have used: not carried out yet.
+///
+/// # Errors
+/// Always.
+pub fn usage(_: &Group) -> io::Result<crate::stats::Files> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// FreeBSD 13 has no descriptor of a process that is not a child: between the look and the signal its pid would have to
 /// end, be reaped and given again.
 ///
@@ -101,6 +115,43 @@ pub fn signal(who: &Identity, signal: i32) -> io::Result<bool> {
         Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(false),
         other => other.map(|()| true),
     }
+}
+
+/// Waits until this very process has ended, at most for `most`, and says how.
+///
+/// # Errors
+/// The kernel's words.
+pub fn end(who: &Identity, most: Option<Duration>) -> io::Result<End> {
+    let (watch, there) = Watch::processes([who.pid])?;
+    // Asked after the watch was set: the pid cannot have changed hands in between.
+    let found = sys::process(who.pid)?.filter(|found| found.started == who.started);
+    let lived = match &found {
+        None => return Ok(End::Past(None)),
+        Some(found) => !found.zombie,
+    };
+    if there == 0 {
+        return Ok(End::Past(None));
+    }
+    // kqueue(2), NOTE_EXIT: the data is the wait status.
+    Ok(match (watch.next(most)?, lived) {
+        (None, _) => End::Lives,
+        (Some(status), true) => End::Seen(i32::try_from(status).ok()),
+        (Some(status), false) => End::Past(i32::try_from(status).ok()),
+    })
+}
+
+/// The kernel counts no processes that were killed for want of memory by jail.
+#[must_use]
+pub fn oom_killed(_: &Group) -> Option<bool> {
+    None
+}
+
+/// FreeBSD 13 has no descriptor of a process that is not a child.
+///
+/// # Errors
+/// Always.
+pub fn descriptor(_: i32) -> io::Result<OwnedFd> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Kills this very process and waits until it has ended. One of our own (`run`) is reaped: a zombie holds its jail.

@@ -4,11 +4,14 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::exit::End;
 use crate::state::{Group, Identity};
+use crate::stats::{FILES, Files};
 
 use super::{cgroup, sys};
 
@@ -69,6 +72,14 @@ fn boot() -> io::Result<String> {
 
 /// State and start time of a process (proc_pid_stat(5), fields 3 and 22).
 fn stat(pid: i32) -> io::Result<Option<(char, u64)>> {
+    let Some(fields) = fields(pid)? else { return Ok(None) };
+    let state = fields.first().and_then(|field| field.chars().next());
+    let started = fields.get(22 - 3).and_then(|field| field.parse().ok());
+    state.zip(started).map(Some).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat is not understood")))
+}
+
+/// The fields of /proc/PID/stat from the third on.
+fn fields(pid: i32) -> io::Result<Option<Vec<String>>> {
     let text = match super::read_text(format!("/proc/{pid}/stat")) {
         Ok(text) => text,
         // A process may have named itself with bytes that are no text.
@@ -80,10 +91,7 @@ fn stat(pid: i32) -> io::Result<Option<(char, u64)>> {
     };
     // The name in field 2 may hold anything, parentheses and blanks too; the last one ends it.
     let rest = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
-    let fields: Vec<&str> = rest.split(' ').collect();
-    let state = fields.first().and_then(|field| field.chars().next());
-    let started = fields.get(19).and_then(|field| field.parse().ok());
-    state.zip(started).map(Some).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat is not understood")))
+    Ok(Some(rest.split(' ').map(Into::into).collect()))
 }
 
 /// Whether this very process lives; a zombie does not.
@@ -123,6 +131,83 @@ pub fn signal(who: &Identity, signal: i32) -> io::Result<bool> {
         Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(false),
         other => other.map(|()| true),
     }
+}
+
+/// Waits until this very process has ended, at most for `most`, and says how.
+///
+/// # Errors
+/// The kernel's words.
+pub fn end(who: &Identity, most: Option<Duration>) -> io::Result<End> {
+    let Some(fd) = open(who)? else { return Ok(End::Past(zombie(who)?)) };
+    let deadline = most.map(|most| Instant::now() + most);
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        // Rounded up, so that it is not asked again for less than a millisecond.
+        let timeout = left.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
+            Err(Errno::EINTR) => {}
+            Ok(0) if left.is_some_and(|left| left.is_zero()) => return Ok(End::Lives),
+            Ok(0) => {}
+            Ok(_) => break,
+            Err(e) => return Err(e.into()),
+        }
+    }
+    // Its parent may ask for its status at any moment: then the kernel tells whoever had the descriptor.
+    let status = match sys::pidfd_exit(fd.as_fd()) {
+        None => zombie(who)?.or_else(|| sys::pidfd_exit(fd.as_fd())),
+        told => told,
+    };
+    Ok(End::Seen(status))
+}
+
+/// The wait status of this very process, if it has ended and its parent has not asked yet (proc_pid_stat(5), field 52).
+fn zombie(who: &Identity) -> io::Result<Option<i32>> {
+    let found = fields(who.pid)?.filter(|fields| {
+        let field = |n: usize| fields.get(n - 3).map(String::as_str);
+        field(3) == Some("Z") && field(22) == Some(who.started.to_string().as_str())
+    });
+    if found.is_none() || boot()? != who.boot {
+        return Ok(None);
+    }
+    Ok(found.and_then(|fields| fields.get(52 - 3)?.trim().parse().ok()))
+}
+
+/// Whether the kernel has killed a process of the group for want of memory; `None` where nothing counts that.
+#[must_use]
+pub fn oom_killed(group: &Group) -> Option<bool> {
+    let events = fs::read_to_string(path(group).ok()?.join("memory.events")).ok()?;
+    events.lines().find_map(|line| line.strip_prefix("oom_kill ")).map(|count| count != "0")
+}
+
+/// What the processes of a group have used, as the kernel's files say it.
+///
+/// # Errors
+/// The kernel's words.
+pub fn usage(group: &Group) -> io::Result<Files> {
+    let path = path(group)?;
+    let mut files = Files::new();
+    for item in fs::read_dir(path)? {
+        let name = item?.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let pages = name.starts_with("hugetlb.") && (name.ends_with(".current") || name.ends_with(".events"));
+        if pages || FILES.contains(&name) {
+            // One that cannot be read has no figures: io.pressure where the host does not count it.
+            if let Ok(text) = fs::read_to_string(path.join(name)) {
+                files.insert(name.into(), text);
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// A descriptor of a process, for who wants to signal it safely.
+///
+/// # Errors
+/// pidfd_open(2)'s.
+pub fn descriptor(pid: i32) -> io::Result<OwnedFd> {
+    sys::pidfd_open(pid)
 }
 
 /// Kills this very process and waits until it has ended.

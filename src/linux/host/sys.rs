@@ -163,6 +163,27 @@ pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: c_int) -> io::Result<(
     Ok(())
 }
 
+/// `struct pidfd_info` of include/uapi/linux/pidfd.h, version 0 (64 bytes).
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroupid: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+/// The wait status of the ended and reaped process of a pidfd that was opened before (`PIDFD_GET_INFO`, Linux 6.15).
+/// `None`: not yet, or this kernel does not tell.
+pub(crate) fn pidfd_exit(pidfd: BorrowedFd<'_>) -> Option<i32> {
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    const PIDFD_GET_INFO: u64 = nix::request_code_readwrite!(0xff, 11, size_of::<PidfdInfo>()) as u64;
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+    // SAFETY: the kernel writes no more to info than the size in the request says, and it lives until the call returns.
+    let asked = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO as libc::Ioctl, &raw mut info) };
+    (asked == 0 && info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
+}
+
 /// Marks all descriptors from `first` on close-on-exec.
 pub(crate) fn close_on_exec_from(first: c_uint) -> io::Result<()> {
     // SAFETY: integers only.
