@@ -214,12 +214,14 @@ fn with_known_capabilities(text: &str) -> Option<Spec> {
     serde_json::from_value(config).ok()
 }
 
-/// Removes from a process the names of capabilities that nobody knows, with a warning; and has a scheduler's flag as
-/// oci-spec reads it, which lacks the specification's name for it (config.md, "scheduler").
+/// Removes from a process the names of capabilities that nobody knows, with a warning; and has a scheduler's flags as
+/// oci-spec reads them, which lacks the specification's names for some (config.md, "scheduler").
 pub fn understandable(process: &mut serde_json::Value) {
     let flags = process.pointer_mut("/scheduler/flags").and_then(serde_json::Value::as_array_mut);
-    for flag in flags.into_iter().flatten().filter(|flag| *flag == "SCHED_FLAG_RESET_ON_FORK") {
-        *flag = "SCHED_RESET_ON_FORK".into();
+    for flag in flags.into_iter().flatten() {
+        if let Some((_, its)) = crate::linux::tuning::OTHER_WORDS.iter().find(|(theirs, _)| flag == theirs) {
+            *flag = (*its).into();
+        }
     }
     let sets = process.get_mut("capabilities").and_then(serde_json::Value::as_object_mut);
     for (set, names) in sets.into_iter().flatten() {

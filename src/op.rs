@@ -293,6 +293,9 @@ pub enum Root {
     Overlay { lower: PathBuf, layer: PathBuf },
 }
 
+/// A map of users or groups: inside, outside, count.
+pub type IdMap = Vec<(u32, u32, u32)>;
+
 /// A mount: of a file system, or with type `bind` (Linux) or `nullfs` (FreeBSD) of a directory or file of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -307,6 +310,9 @@ pub struct Mount {
     pub options: Vec<String>,
     /// Options of the file system: `size=64k`, `ruleset=4`.
     pub data: Vec<String>,
+    /// By what the owners of files are mapped, users and groups: in the file system, outside, count (Linux).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owners: Option<Box<[IdMap; 2]>>,
 }
 
 /// A device node.
@@ -792,7 +798,13 @@ impl fmt::Display for Mount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "mount {} {} on {}", self.fstype, show(&self.source), show(&self.target))?;
         let all: Vec<String> = self.options.iter().chain(&self.data).cloned().collect();
-        list(f, " (", &all, ")")
+        list(f, " (", &all, ")")?;
+        for (name, map) in ["users", "groups"].iter().zip(self.owners.iter().flat_map(|owners| owners.iter())) {
+            for (inside, outside, count) in map {
+                write!(f, ", {name} {inside}={outside}+{count}")?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -6,8 +6,6 @@ use crate::runtime::Runtime;
 
 /// How its `--version` begins, the case, and the reason. A runtime that is not named here is not excused.
 const KNOWN: &[(&str, &str, &str)] = &[
-    // potrun: refused by name, not carried out yet.
-    (POTRUN, "seccomp/notify-sends-the-descriptor", "listenerPath is refused by name"),
     // Both. The specification is clear, or the promise is potrun's own.
     (RUNC, "exec/user-flag-takes-no-number-out-of-range", "4294967296 is cut to 32 bits and becomes root"),
     (CRUN, "exec/user-flag-takes-no-number-out-of-range", "-1 is taken and becomes root"),
@@ -90,8 +88,6 @@ const KNOWN: &[(&str, &str, &str)] = &[
     (CRUN, "linux/a-namespace-given-twice-is-refused", "with cgroup2, a failed create leaves its control group"),
     (CRUN, "linux/an-unknown-namespace-is-refused", "with cgroup2, a failed create leaves its control group"),
 ];
-
-const POTRUN: &str = "potrun version ";
 
 const RUNC: &str = "runc version ";
 const RUNC11: &str = "runc version 1.1.";

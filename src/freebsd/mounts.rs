@@ -151,7 +151,7 @@ fn own(draft: &mut Draft<'_>, pot: Option<&Pot>) -> Vec<Mount> {
         source,
         target,
         options: if readonly { vec!["ro".into()] } else { Vec::new() },
-        data: Vec::new(),
+        ..Mount::default()
     };
     wanted.into_iter().map(nullfs).collect()
 }
@@ -179,7 +179,7 @@ fn translate(draft: &mut Draft<'_>, at: &str, one: &oci_spec::runtime::Mount) ->
         "nullfs" => draft.bundle.dir.join(given),
         _ => fstype.into(),
     };
-    let mut mount = Mount { fstype: fstype.into(), source, target, options: Vec::new(), data: Vec::new() };
+    let mut mount = Mount { fstype: fstype.into(), source, target, ..Mount::default() };
     for (n, text) in words.iter().enumerate() {
         option(draft, &format!("{at}/options/{n}"), text, &mut mount);
     }

@@ -102,7 +102,7 @@ pub fn readonly(draft: &Draft<'_>, root: &Path, mounts: &[Mount]) -> (Vec<Op>, P
         source: root.into(),
         target: target.clone(),
         options: vec!["ro".into()],
-        data: Vec::new(),
+        ..Mount::default()
     };
     ops.push(Op::HostMount { root: "/".into(), mount, before: Vec::new() });
     (ops, target)

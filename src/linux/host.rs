@@ -9,6 +9,7 @@ pub mod facts;
 pub mod fscomps;
 mod inside;
 mod layer;
+mod listener;
 mod netlink;
 mod network;
 pub mod process;

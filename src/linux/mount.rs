@@ -15,6 +15,8 @@ pub enum Word {
     SetTree(u64),
     /// Clears attributes of mount_setattr(2) on the whole tree.
     ClearTree(u64),
+    /// Maps the owners of files, on the whole tree or on its top.
+    IdMap(bool),
     /// Whether what the mount would cover is copied into it (runc's and crun's own).
     CopyUp(bool),
     /// Says nothing.
@@ -65,6 +67,7 @@ const WORDS: &[(&str, Word)] = &[
     ("diratime", Word::Clear(MS_NODIRATIME)),
     ("dirsync", Word::Set(MS_DIRSYNC)),
     ("exec", Word::Clear(MS_NOEXEC)),
+    ("idmap", Word::IdMap(false)),
     ("iversion", Word::Set(MS_I_VERSION)),
     ("lazytime", Word::Set(MS_LAZYTIME)),
     ("loud", Word::Clear(MS_SILENT)),
@@ -101,6 +104,7 @@ const WORDS: &[(&str, Word)] = &[
     ("unbindable", Word::Propagation(MS_UNBINDABLE)),
     // The recursive attributes of config.md, "Linux mount options".
     ("rdev", Word::ClearTree(ATTR_NODEV)),
+    ("ridmap", Word::IdMap(true)),
     ("rdiratime", Word::ClearTree(ATTR_NODIRATIME)),
     ("rexec", Word::ClearTree(ATTR_NOEXEC)),
     ("rnoatime", Word::SetTree(ATTR_NOATIME)),
@@ -143,6 +147,8 @@ pub struct Options {
     pub recursive: bool,
     /// Attributes for the whole tree: set, cleared.
     pub tree: (u64, u64),
+    /// Whether the owners of files are mapped, and if so on the whole tree.
+    pub id_map: Option<bool>,
     /// Whether what it covers is copied into it.
     pub copy_up: bool,
 }
@@ -174,6 +180,7 @@ impl Options {
                     }
                 }
                 Word::ClearTree(bits) => all.tree.1 |= bits,
+                Word::IdMap(recursive) => all.id_map = Some(recursive),
                 Word::CopyUp(wanted) => all.copy_up = wanted,
                 Word::Nothing => {}
             }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespaceType, Process};
+use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespaceType, LinuxSeccompAction, Process};
 
 use crate::bundle::pot::{NetworkKind, Pot};
 use crate::facts::{Os, Store};
@@ -196,8 +196,18 @@ fn refuse(draft: &mut Draft<'_>, linux: Option<&Linux>, pot: Option<&Pot>) {
                 draft.not_yet(format!("/linux/{name}"));
             }
         }
-        if linux.seccomp().as_ref().is_some_and(|seccomp| seccomp.listener_path().is_some()) {
-            draft.not_yet("/linux/seccomp/listenerPath");
+        if let Some(seccomp) = linux.seccomp() {
+            let rules = seccomp.syscalls().iter().flatten();
+            let notifies = rules.filter(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify).count() > 0;
+            match seccomp.listener_path() {
+                Some(path) if !path.is_absolute() => {
+                    draft.refuse("/linux/seccomp/listenerPath", "must be an absolute path");
+                }
+                None if notifies => {
+                    draft.refuse("/linux/seccomp/listenerPath", "is required where a rule has SCMP_ACT_NOTIFY");
+                }
+                _ => {}
+            }
         }
     }
     if let Some(pot) = pot {
@@ -482,22 +492,58 @@ fn mounts(draft: &mut Draft<'_>, pot: Option<&Pot>, namespaces: &Namespaces) -> 
     }
     for (n, one) in listed.iter().enumerate() {
         let at = format!("/mounts/{n}");
-        let given = |maps: &Option<Vec<_>>| maps.as_ref().is_some_and(|maps: &Vec<_>| !maps.is_empty());
-        if given(one.uid_mappings()) {
-            draft.not_yet(format!("{at}/uidMappings"));
-        }
-        if given(one.gid_mappings()) {
-            draft.not_yet(format!("{at}/gidMappings"));
-        }
         // A relative destination is taken from the root, with a warning in runc (config.md, "Mounts").
         let target = Path::new("/").join(one.destination());
         let options = one.options().clone().unwrap_or_default();
         let fstype = one.typ().clone().unwrap_or_default();
         let source = one.source().clone().unwrap_or_default();
-        all.extend(translate(draft, &at, target, &fstype, source, &options, namespaces));
+        let mount = translate(draft, &at, target, &fstype, source, &options, namespaces);
+        all.extend(mount.map(|mount| map_owners(draft, &at, one, mount, namespaces)));
     }
     all.extend(own_mounts(draft, pot));
     all
+}
+
+/// The maps of an idmapped mount: its own, or those of the container's user namespace (config.md, "Mounts").
+fn map_owners(
+    draft: &mut Draft<'_>,
+    at: &str,
+    one: &oci_spec::runtime::Mount,
+    mut mount: Mount,
+    namespaces: &Namespaces,
+) -> Mount {
+    let given = |maps: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| -> Vec<(u32, u32, u32)> {
+        maps.iter().flatten().map(|one| (one.container_id(), one.host_id(), one.size())).collect()
+    };
+    let mut maps = [given(one.uid_mappings()), given(one.gid_mappings())];
+    let options = mount::Options::of(&mount.options);
+    if maps[0].is_empty() != maps[1].is_empty() {
+        let missing = if maps[0].is_empty() { "uidMappings" } else { "gidMappings" };
+        draft.refuse(format!("{at}/{missing}"), "is required beside the other");
+        return mount;
+    }
+    if maps[0].is_empty() && options.id_map.is_none() {
+        return mount;
+    }
+    if maps[0].is_empty() {
+        let linux = draft.bundle.spec.linux().clone();
+        let own = |given: fn(&Linux) -> &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| {
+            map(draft, linux.as_ref(), namespaces, given, 0)
+        };
+        maps = [own(|linux| linux.uid_mappings()), own(|linux| linux.gid_mappings())];
+        if maps[0].is_empty() || maps[1].is_empty() {
+            draft.refuse(format!("{at}/uidMappings"), "is required, or a user namespace of its own with mappings");
+        }
+    } else if options.id_map.is_none() {
+        mount.options.push("idmap".into());
+    }
+    if !options.bind {
+        draft.refuse(at, "only a bind mount can be idmapped");
+    } else if draft.facts.euid != 0 {
+        draft.refuse(at, "an idmapped mount needs root");
+    }
+    mount.owners = Some(Box::new(maps));
+    mount
 }
 
 /// A pot's fscomps and directories, the parents first, and the names of its neighbours.
@@ -514,7 +560,7 @@ fn own_mounts(draft: &mut Draft<'_>, pot: Option<&Pot>) -> Vec<Mount> {
     let bind = |(source, target, readonly)| {
         let mut options = vec!["rbind".to_string(), "rprivate".to_string()];
         options.extend(if readonly { vec!["rro".to_string(), "ro".to_string()] } else { Vec::new() });
-        Mount { fstype: "bind".into(), source, target, options, data: Vec::new() }
+        Mount { fstype: "bind".into(), source, target, options, ..Mount::default() }
     };
     wanted.into_iter().map(bind).collect()
 }
@@ -541,7 +587,6 @@ fn translate(
     let mut data = Vec::new();
     for (n, text) in words.iter().enumerate() {
         match text.as_str() {
-            "idmap" | "ridmap" => draft.not_yet(format!("{at}/options/{n}")),
             "tmpcopyup" if fstype != "tmpfs" => draft.refuse(format!("{at}/options/{n}"), "is for a tmpfs only"),
             text if mount::word(text).is_some() => options.push(text.to_string()),
             // In a user namespace of one group no other group can be named.
@@ -559,7 +604,7 @@ fn translate(
             options.insert(0, "bind".into());
         }
         let source = draft.bundle.dir.join(source);
-        return Some(Mount { fstype: "bind".into(), source, target, options, data });
+        return Some(Mount { fstype: "bind".into(), source, target, options, data, owners: None });
     }
     match fstype {
         "" => {
@@ -571,9 +616,9 @@ fn translate(
         "sysfs" if draft.facts.euid != 0 && !namespaces.own("network") => {
             options.retain(|word| word != "ro");
             options.splice(0..0, ["rbind", "rro"].map(String::from));
-            Some(Mount { fstype: "bind".into(), source: "/sys".into(), target, options, data })
+            Some(Mount { fstype: "bind".into(), source: "/sys".into(), target, options, data, owners: None })
         }
-        _ => Some(Mount { fstype: fstype.into(), source, target, options, data }),
+        _ => Some(Mount { fstype: fstype.into(), source, target, options, data, owners: None }),
     }
 }
 
@@ -585,10 +630,10 @@ fn cgroup(draft: &mut Draft<'_>, target: PathBuf, mut options: Vec<String>, name
         return None;
     };
     if namespaces.has("cgroup") {
-        return Some(Mount { fstype: "cgroup2".into(), source: "cgroup".into(), target, options, data: Vec::new() });
+        return Some(Mount { fstype: "cgroup2".into(), source: "cgroup".into(), target, options, ..Mount::default() });
     }
     options.insert(0, "rbind".into());
-    Some(Mount { fstype: "bind".into(), source: cgroup.mount, target, options, data: Vec::new() })
+    Some(Mount { fstype: "bind".into(), source: cgroup.mount, target, options, ..Mount::default() })
 }
 
 /// The default devices and those that the bundle lists, which win.

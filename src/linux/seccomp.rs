@@ -67,7 +67,6 @@ pub const FLAG_SPEC_ALLOW: u32 = 1 << 2;
 pub const FLAG_NEW_LISTENER: u32 = 1 << 3;
 /// Let only a fatal signal interrupt a call that waits for its answer.
 pub const FLAG_WAIT_KILLABLE_RECV: u32 = 1 << 5;
-const FLAGS_KNOWN: u32 = FLAG_TSYNC | FLAG_LOG | FLAG_SPEC_ALLOW | FLAG_NEW_LISTENER | FLAG_WAIT_KILLABLE_RECV;
 
 // Errno values of Linux, the same on every architecture in the table; not those of the OS this is compiled on.
 const EPERM: u32 = 1;
@@ -605,71 +604,9 @@ fn halves(test: &Test) -> [Half; 2] {
     })
 }
 
-/// Before the bytes of a [`Filter`]; the last byte is the version, also of what [`compile`] makes of a profile.
-const MAGIC: [u8; 8] = *b"POTSECC\x01";
-
-/// Why bytes are not a [`Filter`].
-#[expect(missing_docs, reason = "the messages say it")]
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    #[error("not a seccomp filter of this version of potrun")]
-    Magic,
-    #[error("seccomp filter is cut short or has more bytes than it says")]
-    Length,
-    #[error("seccomp filter has unknown flags {0:#x}")]
-    Flags(u32),
-    #[error("seccomp filter is not a program the kernel would take")]
-    Unsound,
-}
-
 impl Filter {
     /// Whether loading the filter gives a listener for SCMP_ACT_NOTIFY.
     pub fn has_listener(&self) -> bool {
         self.flags & FLAG_NEW_LISTENER != 0
-    }
-
-    /// The filter as bytes, to be kept for the next container with the same profile. Any machine may read them.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(16 + 8 * self.program.len());
-        bytes.extend(MAGIC);
-        bytes.extend(self.flags.to_le_bytes());
-        // No more than MAX_INSNS: `compile` and `from_bytes` let no longer one through.
-        bytes.extend((self.program.len() as u32).to_le_bytes());
-        for i in &self.program {
-            bytes.extend(i.code.to_le_bytes());
-            bytes.extend([i.jt, i.jf]);
-            bytes.extend(i.k.to_le_bytes());
-        }
-        bytes
-    }
-
-    /// The filter that [`Filter::to_bytes`] wrote. Whether it is the one wanted, only the key it was kept under can say.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let rest = bytes.strip_prefix(&MAGIC).ok_or(DecodeError::Magic)?;
-        let (flags, rest) = rest.split_first_chunk::<4>().ok_or(DecodeError::Length)?;
-        let flags = u32::from_le_bytes(*flags);
-        if flags & !FLAGS_KNOWN != 0 {
-            return Err(DecodeError::Flags(flags));
-        }
-        let (count, rest) = rest.split_first_chunk::<4>().ok_or(DecodeError::Length)?;
-        let (instructions, []) = rest.as_chunks::<8>() else {
-            return Err(DecodeError::Length);
-        };
-        if u32::from_le_bytes(*count) as usize != instructions.len() {
-            return Err(DecodeError::Length);
-        }
-        let program: Vec<SockFilter> = instructions
-            .iter()
-            .map(|&[c0, c1, jt, jf, k0, k1, k2, k3]| SockFilter {
-                code: u16::from_le_bytes([c0, c1]),
-                jt,
-                jf,
-                k: u32::from_le_bytes([k0, k1, k2, k3]),
-            })
-            .collect();
-        if !code::is_sound(&program) {
-            return Err(DecodeError::Unsound);
-        }
-        Ok(Self { program, flags })
     }
 }

@@ -22,9 +22,9 @@ const POLICIES: &[(&str, u64)] = &[
     ("SCHED_DEADLINE", 6),
 ];
 
-/// `SCHED_FLAG_*` of sched.h; oci-spec has a name of its own for the first.
+/// `SCHED_FLAG_*` of sched.h.
 const SCHED_FLAGS: &[(&str, u64)] = &[
-    ("SCHED_RESET_ON_FORK", 0x01),
+    ("SCHED_FLAG_RESET_ON_FORK", 0x01),
     ("SCHED_FLAG_RECLAIM", 0x02),
     ("SCHED_FLAG_DL_OVERRUN", 0x04),
     ("SCHED_FLAG_KEEP_POLICY", 0x08),
@@ -90,9 +90,14 @@ pub fn mask(list: &str) -> Option<Vec<u64>> {
     Some(mask)
 }
 
-/// The word that oci-spec reads as `value`.
+/// The words of the specification that oci-spec has others for: theirs, and its.
+pub const OTHER_WORDS: &[(&str, &str)] =
+    &[("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"), ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN")];
+
+/// The specification's word for `value`.
 fn word(value: impl Serialize) -> String {
-    serde_json::to_value(value).ok().and_then(|json| json.as_str().map(Into::into)).unwrap_or_default()
+    let word = serde_json::to_value(value).ok().and_then(|json| json.as_str().map(String::from)).unwrap_or_default();
+    OTHER_WORDS.iter().find(|(_, its)| *its == word).map_or(word, |(theirs, _)| (*theirs).into())
 }
 
 /// What a process asks for, `at` being its JSON pointer, and the container for all its processes.

@@ -1,11 +1,14 @@
 //! Properties of config.json's `linux` section and of its process on the real kernel, which is the witness.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::sys;
 use crate::util::World;
 
 fn none(_: &mut Value) {}
@@ -212,4 +215,93 @@ fn words_that_are_none_are_refused_where_they_stand() {
         assert!(stderr.contains(at), "{at}: {stderr}");
     }
     world.output("true", none);
+}
+
+// Mounts whose owners are mapped.
+
+#[test]
+fn an_idmapped_mount_shows_other_owners() {
+    let Some(world) = World::new("idmap") else { return };
+    let volume = world.shared("volume");
+    fs::create_dir(&volume).unwrap();
+    for uid in [0, 5] {
+        fs::write(volume.join(uid.to_string()), "").unwrap();
+        chown(volume.join(uid.to_string()), Some(uid), Some(uid)).unwrap();
+    }
+    let map = |inside: u32, outside: u32| json!([{"containerID": inside, "hostID": outside, "size": 10}]);
+    let script = "stat -c '%n %u %g' /mnt/*; if echo x 2>/dev/null > /mnt/new; then stat -c '%u' /mnt/new; fi";
+    // Maps of its own: what is 0 to 9 in the file system is 1000 to 1009 here.
+    let text = world.output(script, |config| {
+        config["process"]["user"] = json!({"uid": 1003, "gid": 1003});
+        add_mount(
+            config,
+            json!({"destination": "/mnt", "type": "bind", "source": volume, "options": ["rbind"],
+            "uidMappings": map(0, 1000), "gidMappings": map(0, 1000)}),
+        );
+    });
+    assert_eq!(text, "/mnt/0 1000 1000\n/mnt/5 1005 1005\n", "a user who is not the owner of /mnt cannot write");
+    // Those of the container's user namespace: root of the file system is root inside.
+    let text = world.output(script, |config| {
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+        config["linux"]["uidMappings"] = map(0, 100_000);
+        config["linux"]["gidMappings"] = map(0, 100_000);
+        add_mount(
+            config,
+            json!({"destination": "/mnt", "type": "bind", "source": volume, "options": ["bind", "ridmap"]}),
+        );
+    });
+    assert_eq!(text, "/mnt/0 0 0\n/mnt/5 5 5\n0\n");
+    assert_eq!(fs::metadata(volume.join("new")).unwrap().uid(), 0, "on the file system it is root's");
+    for (mount, at) in [
+        (json!({"options": ["bind", "idmap"]}), "/mounts/4/uidMappings: is required"),
+        (json!({"options": ["bind"], "uidMappings": map(0, 5)}), "/mounts/4/gidMappings: is required beside the other"),
+        (json!({"type": "tmpfs", "uidMappings": map(0, 5), "gidMappings": map(0, 5)}), "/mounts/4: only a bind mount"),
+    ] {
+        let bundle = world.bundle("true", |config| {
+            let mut whole = json!({"destination": "/mnt", "type": "bind", "source": volume});
+            mount.as_object().unwrap().iter().for_each(|(name, value)| whole[name] = value.clone());
+            add_mount(config, whole);
+        });
+        let stderr = world.fails(1, &["create", "-b", &bundle, &world.id("b")]);
+        assert!(stderr.contains(at), "{at}: {stderr}");
+    }
+}
+
+// The filter that asks.
+
+#[test]
+fn an_agent_answers_for_the_filter() {
+    let Some(world) = World::new("notify") else { return };
+    let path = world.dir.join("agent.sock");
+    let socket = UnixListener::bind(&path).unwrap();
+    let id = world.id("a");
+    let bundle =
+        world.bundle("mkdir /tmp/made 2>/dev/null || echo denied > /shared/result; exec sleep 100000", |config| {
+            config["linux"]["seccomp"] = json!({
+                "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "listenerMetadata": "to the agent",
+                "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}],
+            });
+        });
+    let result = world.fifo("result");
+    world.ok(&["create", "-b", &bundle, &id]);
+    let pid = world.pid(&id);
+    world.ok(&["start", &id]);
+    let (listener, text) = sys::receive_fd(socket.accept().unwrap().0.as_fd()).unwrap();
+    let state: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&state["pid"], &state["metadata"]), (&json!(pid), &json!("to the agent")), "{state}");
+    assert_eq!((&state["fds"], &state["state"]["id"]), (&json!(["seccompFd"]), &json!(id)), "{state}");
+    sys::deny_one(&listener, libc::EACCES).unwrap();
+    assert_eq!(result.line(), "denied");
+    world.ok(&["delete", "--force", &id]);
+    // Without an agent there is no container.
+    drop(socket);
+    fs::remove_file(&path).unwrap();
+    let stderr = world.fails(1, &["create", "-b", &bundle, &id]);
+    assert!(stderr.contains("agent.sock: No such file or directory"), "{stderr}");
+    let bundle = world.bundle("true", |config| {
+        config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]});
+    });
+    let stderr = world.fails(1, &["create", "-b", &bundle, &id]);
+    assert!(stderr.contains("/linux/seccomp/listenerPath: is required where"), "{stderr}");
 }

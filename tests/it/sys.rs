@@ -42,7 +42,7 @@ pub(crate) fn unshare(command: &mut std::process::Command, flags: i32) {
 /// The descriptor and the text that the other side of a socket has sent.
 pub(crate) fn receive_fd(from: BorrowedFd<'_>) -> io::Result<(OwnedFd, String)> {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-    let mut text = [0; 256];
+    let mut text = [0; 4096];
     let mut bytes = [io::IoSliceMut::new(&mut text)];
     let mut space = nix::cmsg_space!(RawFd);
     let message = recvmsg::<()>(from.as_raw_fd(), &mut bytes, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
@@ -66,4 +66,23 @@ pub(crate) fn entered(pid: nix::unistd::Pid) -> nix::Result<Option<(i64, [u64; 6
     // SAFETY: `op` says which member of the union the kernel has filled in.
     let entry = unsafe { info.u.entry };
     Ok(Some((entry.nr as i64, entry.args)))
+}
+
+/// Waits for the next system call that a seccomp filter asks about, and answers it with `errno`
+/// (seccomp_unotify(2)).
+pub(crate) fn deny_one(listener: &OwnedFd, errno: i32) -> io::Result<()> {
+    const SECCOMP_IOCTL_NOTIF_RECV: libc::Ioctl = 0xc050_2100_u32 as libc::Ioctl; // _IOWR('!', 0, 80 bytes)
+    const SECCOMP_IOCTL_NOTIF_SEND: libc::Ioctl = 0xc018_2101_u32 as libc::Ioctl; // _IOWR('!', 1, 24 bytes)
+    // SAFETY: both structures are plain integers, for which zero is a value.
+    let (mut asked, mut answer): (libc::seccomp_notif, libc::seccomp_notif_resp) = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one seccomp_notif, which lives until the call returns.
+    if unsafe { libc::ioctl(listener.as_raw_fd(), SECCOMP_IOCTL_NOTIF_RECV, &raw mut asked) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    (answer.id, answer.error) = (asked.id, -errno);
+    // SAFETY: the kernel reads one seccomp_notif_resp, which lives until the call returns.
+    if unsafe { libc::ioctl(listener.as_raw_fd(), SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }

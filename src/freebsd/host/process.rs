@@ -60,7 +60,7 @@ impl Watch {
         loop {
             match self.0.kevent(&[], &mut events, most) {
                 Err(Errno::EINTR) => {}
-                other => return Ok((other? > 0).then(|| events[0].data() as isize)),
+                other => return Ok((other? > 0).then(|| events[0].data())),
             }
         }
     }

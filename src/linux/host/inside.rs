@@ -28,6 +28,8 @@ pub(super) struct Inside<'a> {
     pub(super) user_namespace: bool,
     /// Whether it gets a terminal, and of which size.
     pub(super) spawn: &'a Spawn,
+    /// Our pid as potrun knows it.
+    pub(super) pid: i32,
     root: Option<OwnedFd>,
 }
 
@@ -38,6 +40,8 @@ pub(super) fn main(spawn: &Spawn, prepared: Prepared, io: &mut Io) -> ! {
         prepared: &prepared,
         user_namespace: new_user(spawn) || spawn.join.iter().any(|(name, _)| name == "user"),
         spawn,
+        // The host's /proc still, whose pids are potrun's.
+        pid: std::fs::read_link("/proc/self").ok().and_then(|link| link.to_str()?.parse().ok()).unwrap_or(0),
         root: None,
     };
     let told = match inside.create() {
@@ -147,10 +151,12 @@ impl Inside<'_> {
     }
 
     fn close_descriptors(&self) -> io::Result<()> {
-        let Prepared { link, join, like, .. } = self.prepared;
+        let Prepared { link, join, like, agent, mounts, .. } = self.prepared;
         let mut keep: Vec<&OwnedFd> = vec![link];
         keep.extend(join.iter().map(|(fd, _)| fd));
         keep.extend(like);
+        keep.extend(mounts.iter().map(|(_, tree)| tree));
+        keep.extend(agent.as_ref().map(|(socket, _)| socket));
         keep.extend(&self.io.listen);
         keep.extend(&self.io.console);
         let waiting = self.io.waiting.as_ref().map(|file| file.as_fd().try_clone_to_owned()).transpose()?;
@@ -332,8 +338,13 @@ impl Inside<'_> {
 
     /// A bind mount: a detached copy gets all its attributes before anybody can see it, then its place.
     fn bind(&self, what: &Mount, options: &Options) -> Result<(), Trouble> {
-        let source = open_path(&what.source).map_err(|e| format!("open {}: {e}", what.source.display()))?;
-        let tree = sys::clone_tree(source.as_raw_fd(), c"", options.recursive)?;
+        let tree = match self.prepared.mounts.iter().find(|(target, _)| *target == what.target) {
+            Some((_, tree)) => tree.try_clone()?,
+            None => {
+                let source = open_path(&what.source).map_err(|e| format!("open {}: {e}", what.source.display()))?;
+                sys::clone_tree(source.as_raw_fd(), c"", options.recursive)?
+            }
+        };
         let (set, clear) = options.attributes();
         if set | clear != 0 {
             sys::mount_setattr(tree.as_fd(), false, set, clear, 0)?;
@@ -342,7 +353,7 @@ impl Inside<'_> {
             sys::mount_setattr(tree.as_fd(), true, options.tree.0, options.tree.1, 0)?;
         }
         let root = self.root()?;
-        let target = if beneath::is_directory(source.as_fd())? {
+        let target = if beneath::is_directory(tree.as_fd())? {
             beneath::directory(root, &what.target, Links::Inside)?
         } else {
             beneath::file(root, &what.target)?

@@ -12,10 +12,11 @@ use nix::sys::stat::{Mode, umask};
 
 use crate::host::{Trouble, program};
 use crate::op::{Capabilities, Ids, Op, Tuning};
+use crate::state::{State, Status};
 
 use super::beneath::{self, Links};
 use super::inside::Inside;
-use super::{open_path, sys};
+use super::{listener, open_path, sys};
 
 /// Carries out one of the ops of a process.
 pub(super) fn run(inside: &Inside<'_>, op: &Op) -> Result<(), Trouble> {
@@ -32,7 +33,13 @@ pub(super) fn run(inside: &Inside<'_>, op: &Op) -> Result<(), Trouble> {
         Op::NoNewPrivileges => drop(sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)?),
         Op::Seccomp { .. } => {
             let filter = inside.prepared.filter.as_ref().ok_or("no filter was compiled")?;
-            super::bpf::seccomp_install(filter)?;
+            match &inside.prepared.agent {
+                Some((socket, metadata)) => {
+                    let state = State { pid: inside.pid, status: Status::Created, ..inside.io.state.clone() };
+                    listener::install(filter, socket.as_fd(), metadata, &state)?;
+                }
+                None => drop(super::bpf::seccomp_install(filter)?),
+            }
         }
         Op::ChangeDir { path } => change_dir(path)?,
         Op::Exec { args, env } => return Err(program::exec(args, env)),

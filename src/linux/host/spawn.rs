@@ -5,18 +5,20 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxSeccomp;
 
-use crate::host::Trouble;
 use crate::host::child::Child;
 use crate::host::first::Io;
 use crate::host::link::{self, Message};
+use crate::host::{Trouble, terminal};
+use crate::linux::mount::Options;
 use crate::linux::seccomp::{self, Filter};
-use crate::op::{Op, Spawn};
+use crate::op::{IdMap, Mount, Op, Spawn};
 
 use super::{cgroup, inside, sys};
 
@@ -25,7 +27,11 @@ pub(super) struct Prepared {
     pub(super) link: OwnedFd,
     pub(super) join: Vec<(OwnedFd, i32)>,
     pub(super) like: Option<OwnedFd>,
+    /// Idmapped mounts by their targets: only who is root of the file system's own user namespace can make them.
+    pub(super) mounts: Vec<(PathBuf, OwnedFd)>,
     pub(super) filter: Option<Filter>,
+    /// The agent that answers for the filter, and what it is told besides (config-linux.md, `listenerPath`).
+    pub(super) agent: Option<(OwnedFd, String)>,
 }
 
 /// The clone(2) flag of a namespace, by its OCI name.
@@ -159,17 +165,11 @@ fn go_in(spawn: &Spawn, prepared: &mut Prepared) -> Result<(), Trouble> {
 /// Writes the maps of its user namespace and lets it go on. `setgroups` is denied where the kernel demands it
 /// (user_namespaces(7)): when the group map is written without privilege.
 fn map_ids(child: &Child, spawn: &Spawn) -> Result<(), Trouble> {
-    let write = |file: &str, text: String| {
-        fs::write(format!("/proc/{}/{file}", child.pid()), text).map_err(|e| format!("write {file}: {e}"))
-    };
-    let lines = |map: &[(u32, u32, u32)]| {
-        map.iter().map(|(inside, outside, count)| format!("{inside} {outside} {count}\n")).collect::<String>()
-    };
     if !nix::unistd::geteuid().is_root() {
-        write("setgroups", "deny".into())?;
+        fs::write(format!("/proc/{}/setgroups", child.pid()), "deny").map_err(|e| format!("write setgroups: {e}"))?;
     }
-    write("uid_map", lines(&spawn.uid_map))?;
-    write("gid_map", lines(&spawn.gid_map))?;
+    write_map(child.pid(), "uid_map", &spawn.uid_map)?;
+    write_map(child.pid(), "gid_map", &spawn.gid_map)?;
     Ok(child.go()?)
 }
 
@@ -182,11 +182,61 @@ fn prepare(spawn: &Spawn, link: OwnedFd) -> Result<Prepared, Trouble> {
     }
     let like =
         spawn.like.map(sys::pidfd_open).transpose().map_err(|e| format!("open process of the container: {e}"))?;
-    let filter = spawn.start.iter().find_map(|op| match op {
-        Op::Seccomp { seccomp } => Some(compile(seccomp)),
+    let seccomp = spawn.start.iter().find_map(|op| match op {
+        Op::Seccomp { seccomp } => Some(seccomp),
         _ => None,
     });
-    Ok(Prepared { link, join, like, filter: filter.transpose()? })
+    let filter = seccomp.map(|seccomp| compile(seccomp)).transpose()?;
+    let agent = match seccomp.and_then(|seccomp| seccomp.listener_path().as_ref().map(|path| (path, seccomp))) {
+        Some((path, seccomp)) if filter.as_ref().is_some_and(Filter::has_listener) => {
+            let socket = terminal::connect_to(path).map_err(|e| format!("connect to {}: {e}", path.display()))?;
+            Some((socket, seccomp.listener_metadata().clone().unwrap_or_default()))
+        }
+        _ => None,
+    };
+    let mut mounts = Vec::new();
+    for op in &spawn.create {
+        if let Op::Mount(mount) = op
+            && let Some(maps) = &mount.owners
+        {
+            mounts.push((mount.target.clone(), idmapped(mount, maps).map_err(|e| format!("{op}: {e}"))?));
+        }
+    }
+    Ok(Prepared { link, join, like, mounts, filter, agent })
+}
+
+/// A detached copy of a mount's source in which the owners of files are mapped.
+fn idmapped(mount: &Mount, maps: &[IdMap; 2]) -> Result<OwnedFd, Trouble> {
+    let options = Options::of(&mount.options);
+    let source = super::open_path(&mount.source).map_err(|e| format!("open {}: {e}", mount.source.display()))?;
+    let tree = sys::clone_tree(source.as_raw_fd(), c"", options.recursive)?;
+    sys::map_mount(tree.as_fd(), options.id_map == Some(true), user_namespace(maps)?.as_fd())?;
+    Ok(tree)
+}
+
+/// A user namespace with these maps, which nobody is in.
+fn user_namespace([users, groups]: &[IdMap; 2]) -> Result<OwnedFd, Trouble> {
+    let (ours, theirs) = link::pair()?;
+    let pid = sys::clone3(&sys::Clone { flags: libc::CLONE_NEWUSER as u64, cgroup: None })?;
+    let Some(pid) = pid else {
+        drop(ours);
+        // Until the other end is closed, if only because potrun has died.
+        drop(link::hear(theirs.as_fd()));
+        crate::host::sys::exit(0)
+    };
+    drop(theirs);
+    let made = write_map(pid, "uid_map", users)
+        .and_then(|()| write_map(pid, "gid_map", groups))
+        .and_then(|()| Ok(fs::File::open(format!("/proc/{pid}/ns/user"))?.into()));
+    drop(ours);
+    waitpid(Pid::from_raw(pid), None)?;
+    made
+}
+
+fn write_map(pid: i32, file: &str, map: &[(u32, u32, u32)]) -> Result<(), Trouble> {
+    let line = |(inside, outside, count): &(u32, u32, u32)| format!("{inside} {outside} {count}\n");
+    let lines: String = map.iter().map(line).collect();
+    fs::write(format!("/proc/{pid}/{file}"), lines).map_err(|e| format!("write {file}: {e}").into())
 }
 
 /// Compiles the filter; names that no architecture knows are skipped, as the specification allows.

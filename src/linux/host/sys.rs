@@ -22,6 +22,12 @@ fn owned(result: c_long) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// The descriptor of that number, which the caller knows to be open, and owned by nobody else.
+pub(crate) fn take(number: RawFd) -> OwnedFd {
+    // SAFETY: that it is so is what the caller says; this module's callers are crate-private.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
 /// How clone3(2) is asked.
 pub(crate) struct Clone<'a> {
     /// `CLONE_NEW*`.
@@ -105,23 +111,35 @@ pub(crate) fn mount_setattr(
     clear: u64,
     propagation: u64,
 ) -> io::Result<()> {
-    #[repr(C)]
-    struct MountAttr {
-        set: u64,
-        clear: u64,
-        propagation: u64,
-        userns_fd: u64,
-    }
-    let attr = MountAttr { set, clear, propagation, userns_fd: 0 };
+    set_attributes(fd, recursive, &MountAttr { set, clear, propagation, userns_fd: 0 })
+}
+
+/// Maps the owners of files in the detached mount of `fd` by the maps of a user namespace (`MOUNT_ATTR_IDMAP`).
+pub(crate) fn map_mount(fd: BorrowedFd<'_>, recursive: bool, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
+    let userns_fd = user_namespace.as_raw_fd() as u64;
+    set_attributes(fd, recursive, &MountAttr { set: MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, userns_fd })
+}
+
+/// `struct mount_attr` of include/uapi/linux/mount.h (`MOUNT_ATTR_SIZE_VER0`, 32 bytes).
+#[repr(C)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+fn set_attributes(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: attr is the kernel's struct mount_attr (MOUNT_ATTR_SIZE_VER0, 32 bytes) and lives until the call returns.
+    // SAFETY: attr is the kernel's structure of that size and lives until the call returns.
     cvt(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             fd.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<MountAttr>(),
         )
     })?;

@@ -364,23 +364,6 @@ proptest! {
     ) {
         agree(&spec, native, [Data { nr, arch, args }])?;
     }
-
-    #[test]
-    fn bytes_bring_the_filter_back((spec, native) in profiles(NAMES.to_vec(), 7)) {
-        if let Ok(Compiled { filter, .. }) = compile(&spec, native) {
-            prop_assert_eq!(Filter::from_bytes(&filter.to_bytes()), Ok(filter));
-        }
-    }
-
-    #[test]
-    fn no_bytes_are_too_odd_to_read(mut bytes in prop::collection::vec(any::<u8>(), 0..64), magic: bool) {
-        if magic {
-            bytes.splice(..0, MAGIC);
-        }
-        if let Ok(filter) = Filter::from_bytes(&bytes) {
-            prop_assert!(code::is_sound(&filter.program));
-        }
-    }
 }
 
 proptest! {
@@ -636,25 +619,4 @@ fn a_profile_as_json() {
     assert_eq!(on_x86_64(&spec, call(56, [17, 0, 0, 0, 0, 0])), RET_ALLOW);
     assert_eq!(on_x86_64(&spec, call(56, [17 | 0x1000_0000, 0, 0, 0, 0, 0])), RET_ERRNO | 13);
     assert_eq!(on_x86_64(&spec, Data { arch: 0x4000_0003, ..call(136, [8 | 1 << 32, 0, 0, 0, 0, 0]) }), RET_ALLOW);
-}
-
-#[test]
-fn bytes_that_are_no_filter() {
-    let filter = compile(&profile(Errno, &[], vec![rule(&["read"], Allow, vec![])]), X86_64).expect("compiles").filter;
-    let good = filter.to_bytes();
-    let with = |at: usize, byte: u8| {
-        let mut bytes = good.clone();
-        bytes[at] = byte;
-        Filter::from_bytes(&bytes)
-    };
-    assert_eq!(with(7, 0), Err(DecodeError::Magic), "another version");
-    assert_eq!(with(11, 0x80), Err(DecodeError::Flags(0x8000_0004)));
-    assert_eq!(with(12, 1), Err(DecodeError::Length));
-    assert_eq!(with(16, 0x61), Err(DecodeError::Unsound), "an opcode that is not ours");
-    assert_eq!(with(16 + 4, 64), Err(DecodeError::Unsound), "a load outside the data");
-    assert_eq!(with(16 + 8 + 2, 255), Err(DecodeError::Unsound), "a jump outside the program");
-    for length in 0..good.len() {
-        assert!(Filter::from_bytes(&good[..length]).is_err(), "{length} bytes");
-    }
-    assert_eq!(Filter::from_bytes(&[good.as_slice(), &[0]].concat()), Err(DecodeError::Length));
 }
