@@ -633,6 +633,10 @@ fn cgroup(draft: &mut Draft<'_>, target: PathBuf, mut options: Vec<String>, name
         return Some(Mount { fstype: "cgroup2".into(), source: "cgroup".into(), target, options, ..Mount::default() });
     }
     options.insert(0, "rbind".into());
+    if draft.facts.euid != 0 {
+        // The caller's own groups are among what is shown, and root inside is the caller (CVE-2023-25809).
+        options.extend(["ro", "rro"].map(String::from));
+    }
     Some(Mount { fstype: "bind".into(), source: cgroup.mount, target, options, ..Mount::default() })
 }
 

@@ -307,6 +307,27 @@ fn a_group_path_stays_in_the_hierarchy() {
 
 // Bad input.
 
+/// CVE-2023-25809: without root and without a cgroup namespace the groups of the caller are in sight.
+#[test]
+fn groups_of_the_caller_are_shown_read_only() {
+    let Some(world) = World::new("rootless-groups") else { return };
+    let bundle = world.bundle("true", |config| {
+        config["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "user"}]);
+        add_mount(
+            config,
+            json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]}),
+        );
+    });
+    let mut facts: Value = serde_json::from_str(&world.ok(&["plan", "--show-facts", &bundle])).unwrap();
+    facts["euid"] = json!(1000);
+    facts["cgroup"]["parent"] = json!(world.cgroup2.join("user.slice"));
+    let file = world.dir.join("facts.json");
+    fs::write(&file, facts.to_string()).unwrap();
+    let plan = world.ok(&["plan", "--facts", file.to_str().unwrap(), &bundle]);
+    let line = plan.lines().find(|line| line.contains(" on /sys/fs/cgroup ")).unwrap();
+    assert!(line.ends_with(",ro,rro)"), "{line}");
+}
+
 #[test]
 fn a_config_that_cannot_be_understood_is_refused() {
     let Some(world) = World::new("config") else { return };
