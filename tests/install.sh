@@ -7,11 +7,13 @@ package() {
     cc) echo gcc libc6-dev ;;
     busybox) echo busybox-static ;;
     ip) echo iproute2 ;;
+    mkfs.ext4) echo e2fsprogs ;;
     nft) echo nftables ;;
     ctr) echo containerd ;;
     pip3) echo python3-pip ;;
     podman) echo podman netavark aardvark-dns ;;
     ps) echo procps ;;
+    qemu-system-x86_64) echo qemu-system-x86 ;;
     readelf) echo binutils ;;
     script) echo bsdutils ;;
     xz) echo xz-utils ;;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All tests. What cannot run here says "skipped" and why; anything that fails ends the script with 1 after the rest has run.
 #
-# usage: tests/run.sh [STEP...]        steps: format lint test conformance callers demo freebsd guest (default: all)
+# usage: tests/run.sh [STEP...]        steps: format lint test conformance callers demo freebsd guest vm (default: all)
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -48,10 +48,16 @@ callers() {
     tests/callers.sh "target/$(rustc -vV | sed -n 's/^host: //p')/debug/potrun"
 }
 
+vm() {
+    cargo build --workspace --release --quiet || return 1
+    tests/install.sh qemu-system-x86_64 debootstrap cpio mkfs.ext4 || true # what is missing is named there
+    conformance/vm/debian
+}
+
 export CARGO_TERM_COLOR=never
 tests/install.sh cc busybox ip nft ps tar xz strace file readelf python3 pip3 || true # what is missing is skipped, by name, where it is needed
 wanted=("$@")
-[ $# -gt 0 ] || wanted=(format lint test conformance callers demo freebsd guest)
+[ $# -gt 0 ] || wanted=(format lint test conformance callers demo freebsd guest vm)
 for name in "${wanted[@]}"; do
     case $name in
     format) step format format ;;
@@ -62,6 +68,7 @@ for name in "${wanted[@]}"; do
     demo) step demo tests/demo.sh "${DEMO:-debian}" ;;
     freebsd) step freebsd tests/freebsd.sh ;;
     guest) step guest conformance/vm/freebsd ;;
+    vm) step vm vm ;;
     *) echo "no step $name" >&2 && exit 2 ;;
     esac
 done

@@ -26,6 +26,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
 use crate::case::{Case, Fail};
 use crate::ctx::Ctx;
@@ -222,6 +223,8 @@ fn show_cgroups(view: View) -> io::Result<()> {
                 umount2("/sys/fs/cgroup/unified", MntFlags::MNT_DETACH)?;
             }
         }
+        // Mounted once more, it would lose options of the host's mount, which has the same superblock (nsdelegate).
+        View::V2 if statfs("/sys/fs/cgroup")?.filesystem_type() == CGROUP2_SUPER_MAGIC => {}
         View::V2 => {
             umount2("/sys/fs/cgroup", MntFlags::MNT_DETACH)?;
             mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), None::<&str>)?;

@@ -1,0 +1,103 @@
+#!/bin/sh
+# Runs the cases of this directory on a Linux machine that can be thrown away, as root, and looks after each whether the
+# machine is as it was before. It must have a unified cgroup hierarchy, OpenZFS, and a disk that says its serial number is
+# "pool", whose first partition is overwritten.
+#
+# usage: run.sh POTRUN [CASE...]        (default: all)
+#
+# Prints a line a case: passed, FAILED or skipped. Exit: 0 none failed, 1 some did, 2 it could not begin.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+potrun=$1
+shift
+work=/var/tmp/potrun-test
+pool=potruntest
+bundles=$work/bundles
+state=/run/potrun
+cgroup=/sys/fs/cgroup
+release=tiny
+outer=198.51.100.1 # RFC 5737, TEST-NET-2
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+. "$here/../guest/shell.sh"
+
+# Everything of the machine that a pot may change.
+machine() {
+    zfs list -H -o name,mountpoint,mounted,quota,readonly,potrun:id -t all
+    cut -d ' ' -f 4- /proc/self/mountinfo | sed -e 's/ \(shared\|master\):[0-9]*//g'
+    ip -o link | sed 's/^[0-9]*: //'
+    ip -o address | sed 's/^[0-9]*: //'
+    ip route
+    nft list ruleset
+    find $cgroup -type d
+    cat /run/potrun.leases 2>/dev/null
+    ls -A $state "$work/away" /opt/pot /opt/pot/* /var/lib/potrun /var/lib/potrun/* /var/lib/potrun/bases/*/users
+    cat /etc/potrun.conf
+    pgrep -l potrun
+} 2>&1
+
+# A base of busybox.
+make_base() {
+    tree=$work/base
+    mkdir -p "$tree"
+    for dir in bin dev etc mnt proc root srv sys tmp var/tmp; do mkdir -p "$tree/$dir"; done
+    chmod 1777 "$tree/tmp" "$tree/var/tmp"
+    cp /usr/bin/busybox "$tree/bin/"
+    for name in $(busybox --list); do [ "$name" = busybox ] || ln -s busybox "$tree/bin/$name"; done
+    echo "root:x:0:0::/root:/bin/sh" >"$tree/etc/passwd"
+    tar -C "$tree" -czf "$work/base.tgz" .
+    rm -rf "$tree"
+}
+
+# From now on datasets, or directories, are what bases and pots are kept in.
+on_zfs() { printf 'POT_ZFS_ROOT=%s/pot\nPOT_FS_ROOT=/opt/pot # a remark\n' $pool >/etc/potrun.conf; }
+on_overlay() { : >/etc/potrun.conf; }
+
+# What is there before the first pot.
+setup() {
+    mkdir -p "$bundles" "$work/away"
+    modprobe zfs || exit 2
+    disk=
+    for one in /sys/block/*; do
+        [ "$(cat "$one/serial" 2>/dev/null)" != pool ] || disk=/dev/${one##*/}1
+    done
+    zpool create -f -m /$pool $pool "$disk" || exit 2
+    ip link add ext0 type dummy
+    ip address add $outer/24 dev ext0
+    ip link set ext0 up
+    make_base
+    on_overlay
+    "$potrun" base import $release "$work/base.tgz" || exit 2
+    zfs create -o mountpoint=/opt/pot -o canmount=off $pool/pot || exit 2
+    on_zfs
+    "$potrun" base import $release "$work/base.tgz" || exit 2
+    # What the first pot makes and leaves is there for all of them: empty directories, the lock of the ledger.
+    on_overlay
+    pot warm true '"network": {"type": "public-bridge"}, "exportedPorts": [{"port": 80}], "limits": {"memory": "64m", "cpus": 1, "cpuset": "0", "pids": 99}'
+    ran warm
+}
+
+tidy() {
+    on_overlay
+    rm -rf "$bundles"
+    find "$work/away" -mindepth 1 -delete
+}
+
+wipe() {
+    zpool destroy -f small
+    for part in jails fscomp bases; do
+        for one in $(zfs list -H -o name -d 1 -t filesystem $pool/pot/$part | tail -n +2); do
+            [ "$one" = $pool/pot/bases/$release ] || zfs destroy -R -f "$one"
+        done
+    done
+    for one in $(zfs list -H -o name -d 1 $pool | tail -n +2); do [ "$one" = $pool/pot ] || zfs destroy -r -f "$one"; done
+    rm -rf /var/lib/potrun/pots/* /var/lib/potrun/fscomps
+}
+
+for file in "$here"/cases/*.sh; do . "$file"; done
+# A failure in the set-up is a failure of everything.
+zpool list $pool >/dev/null 2>&1 || (setup) >"$work.setup" 2>&1 || {
+    cat "$work.setup"
+    echo "FAILED  setup"
+    exit 2
+}
+cases "$@"
