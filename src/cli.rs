@@ -136,6 +136,7 @@ const VERBS: &[Verb] = &[
     verb("spec", "Write a config.json to begin with", go::<verb::spec::Spec>),
     verb("features", "Show what potrun can do, as JSON", go::<verb::features::Features>),
     verb("plan", "Show every step of a bundle's translation, without taking any", go::<verb::plan::Plan>),
+    verb("info", "Show versions, places, drivers and why they are these", go::<verb::info::Info>),
     verb("gc", "Finish what a killed potrun left behind", go::<verb::gc::Gc>),
     verb("base", "Base releases: import, fetch, ls, rm", go::<verb::base::Base>),
     verb("fscomp", "Volumes: create, ls, rm", go::<verb::fscomp::Fscomp>),

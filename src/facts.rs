@@ -49,14 +49,14 @@ pub struct Facts {
     pub store: Store,
     /// The base that the bundle names, if it is there.
     pub base: Option<Base>,
-    /// The snapshot that the root which an earlier container of this id left was cloned from (FreeBSD, `persistent`).
+    /// The snapshot that the root which an earlier container of this id left was cloned from (ZFS, `persistent`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<String>,
     /// The fscomps that the bundle names, as far as they are there: name to directory.
     pub fscomps: BTreeMap<String, PathBuf>,
-    /// The datasets that the bundle names, as far as they are there: name to where they are mounted.
+    /// The datasets that the bundle names, as far as they are there: name to where they are mounted, if they are.
     #[serde(default)]
-    pub datasets: BTreeMap<String, PathBuf>,
+    pub datasets: BTreeMap<String, Option<PathBuf>>,
     /// What is mounted beneath the bundle's root already, by its id (FreeBSD).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<String>,
@@ -84,6 +84,14 @@ pub enum Store {
         /// `POT_FS_ROOT`, its mountpoint.
         path: PathBuf,
     },
+}
+
+impl Store {
+    /// Datasets where pot has them by default.
+    #[must_use]
+    pub fn of_pot() -> Self {
+        Self::Zfs { dataset: "zroot/pot".into(), path: "/opt/pot".into() }
+    }
 }
 
 /// An imported base.
@@ -265,20 +273,14 @@ impl Facts {
     pub fn assumed(os: Os, bundle: &crate::bundle::Bundle) -> Self {
         let pot = bundle.pot.clone().unwrap_or_default();
         let (state, store): (PathBuf, Store) = match os {
-            Os::Freebsd => {
-                ("/var/run/potrun".into(), Store::Zfs { dataset: "zroot/pot".into(), path: "/opt/pot".into() })
-            }
+            Os::Freebsd => ("/var/run/potrun".into(), Store::of_pot()),
             Os::Linux => ("/run/potrun".into(), Store::Overlay { path: "/var/lib/potrun".into() }),
         };
         let base = pot.base.as_ref().map(|base| Base {
             digest: base.digest.clone(),
-            snapshot: (os == Os::Freebsd).then(|| format!("zroot/pot/bases/{}@potrun", base.release)),
+            snapshot: None,
             osrelease: (os == Os::Freebsd).then(|| base.release.clone()),
         });
-        let directory = |name: &String| match &store {
-            Store::Overlay { path } => path.join("fscomps").join(name),
-            Store::Zfs { path, .. } => path.join("fscomp").join(name),
-        };
         let mut network = Network::default();
         if os == Os::Linux {
             network.interface = "eth0".into();
@@ -289,20 +291,38 @@ impl Facts {
         }
         let mount = PathBuf::from("/sys/fs/cgroup");
         let controllers = ["cpu", "cpuset", "io", "memory", "pids"].map(String::from).to_vec();
-        Self {
+        let facts = Self {
             os,
             euid: 0,
             egid: 0,
             state,
             base,
             kept: None,
-            fscomps: pot.fscomps.iter().map(|f| (f.name.clone(), directory(&f.name))).collect(),
-            datasets: pot.datasets.iter().map(|d| (d.dataset.clone(), Path::new("/").join(&d.dataset))).collect(),
-            store,
+            fscomps: BTreeMap::new(),
+            datasets: pot.datasets.iter().map(|d| (d.dataset.clone(), Some(Path::new("/").join(&d.dataset)))).collect(),
+            store: store.clone(),
             mounts: Vec::new(),
             cgroup: (os == Os::Linux).then(|| Cgroup { parent: mount.clone(), mount, controllers }),
             resolv_conf: Some("nameserver 192.0.2.53\n".into()), // TEST-NET-1 of RFC 5737
             network,
-        }
+        };
+        facts.kept_in(store, bundle)
+    }
+
+    /// The same machine with another store, which has everything that the bundle names.
+    #[must_use]
+    pub fn kept_in(self, store: Store, bundle: &crate::bundle::Bundle) -> Self {
+        let pot = bundle.pot.clone().unwrap_or_default();
+        let snapshot = pot.base.as_ref().and_then(|base| match &store {
+            Store::Zfs { dataset, .. } => Some(format!("{dataset}/bases/{}@{}", base.release, crate::zfs::SNAPSHOT)),
+            Store::Overlay { .. } => None,
+        });
+        let directory = |name: &String| match &store {
+            Store::Overlay { path } => path.join("fscomps").join(name),
+            Store::Zfs { path, .. } => path.join("fscomp").join(name),
+        };
+        let fscomps = pot.fscomps.iter().map(|f| (f.name.clone(), directory(&f.name))).collect();
+        let base = self.base.clone().map(|base| Base { snapshot, ..base });
+        Self { base, fscomps, store, ..self }
     }
 }

@@ -9,9 +9,11 @@ pub mod fake;
 pub mod first;
 pub(crate) mod link;
 pub(crate) mod program;
+pub mod storage;
 pub(crate) mod sys;
 pub mod terminal;
 pub mod tool;
+pub mod zfs;
 
 use std::error::Error as StdError;
 

@@ -42,3 +42,4 @@ pub mod state;
 pub mod stats;
 pub mod store;
 pub mod verb;
+pub mod zfs;

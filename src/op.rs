@@ -561,6 +561,9 @@ impl Op {
 /// The ZFS user property that says whose a dataset is.
 pub const MARK: &str = "potrun:id";
 
+/// The ZFS user property that names the state directory of the container that a dataset belongs to.
+pub const STATE: &str = "potrun:state";
+
 /// The ZFS user property of a dataset that outlives its container.
 pub const KEEP: &str = "potrun:persistent";
 

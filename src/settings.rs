@@ -16,11 +16,24 @@ pub const POT: [&str; 2] = ["/usr/local/etc/pot/pot.default.conf", "/usr/local/e
 /// Where potrun looks for its own on Linux.
 pub const LINUX: [&str; 1] = ["/etc/potrun.conf"];
 
+/// What keeps bases, volumes and the roots of pots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// Datasets.
+    Zfs,
+    /// Directories and overlayfs.
+    Overlay,
+}
+
 /// What potrun takes from them. The defaults are pot's (etc/pot/pot.default.conf).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `POT_ZFS_ROOT`.
     pub dataset: String,
+    /// Whether somebody has said that.
+    pub says_dataset: bool,
+    /// `POT_STORE`, potrun's own: which driver keeps bases and pots; absent where it is to be found out.
+    pub driver: Option<Driver>,
     /// `POT_FS_ROOT`.
     pub path: PathBuf,
     /// `POT_EXTIF`; absent where nobody has said it: then it is the interface of the default route.
@@ -53,6 +66,8 @@ impl Default for Settings {
         let network = Network::default();
         Self {
             dataset: "zroot/pot".into(),
+            says_dataset: false,
+            driver: None,
             path: "/opt/pot".into(),
             interface: None,
             network: "10.192.0.0/10".into(),
@@ -106,7 +121,12 @@ impl Settings {
             address
         };
         match name {
-            "POT_ZFS_ROOT" => self.dataset = value,
+            "POT_ZFS_ROOT" => (self.dataset, self.says_dataset) = (value, true),
+            "POT_STORE" => match value.as_str() {
+                "zfs" => self.driver = Some(Driver::Zfs),
+                "overlay" => self.driver = Some(Driver::Overlay),
+                _ => self.notes.push(format!("{name}={value} is neither zfs nor overlay")),
+            },
             "POT_FS_ROOT" => self.path = value.into(),
             "POT_EXTIF" => self.interface = Some(value),
             "POT_NETWORK" => self.network = value,
@@ -283,6 +303,16 @@ mod tests {
         ] {
             assert_eq!(read(text).problems(), [what], "{text}");
         }
+    }
+
+    #[test]
+    fn the_driver_is_a_word() {
+        assert_eq!((read("").driver, read("").says_dataset), (None, false));
+        assert_eq!(read("POT_STORE=zfs").driver, Some(Driver::Zfs));
+        assert_eq!(read("POT_STORE=overlay").driver, Some(Driver::Overlay));
+        assert_eq!(read("POT_STORE=btrfs").problems(), ["POT_STORE=btrfs is neither zfs nor overlay"]);
+        let settings = read("POT_ZFS_ROOT=tank/pot");
+        assert_eq!((settings.dataset.as_str(), settings.says_dataset), ("tank/pot", true));
     }
 
     #[test]

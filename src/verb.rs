@@ -10,6 +10,7 @@ pub mod features;
 pub mod fscomp;
 pub mod gc;
 pub mod import;
+pub mod info;
 pub mod kill;
 pub mod list;
 pub mod network;

@@ -1,11 +1,9 @@
 //! The FreeBSD host: carries out ops with the kernel's own interface; programs only where the kernel's is not stable:
 //! zfs(8) and pfctl(8).
 
-mod bases;
 mod beneath;
 pub mod exe;
 pub mod facts;
-pub mod fscomps;
 mod jail;
 mod limits;
 mod mount;
@@ -14,7 +12,6 @@ mod pf;
 pub mod process;
 mod spawn;
 mod sys;
-mod zfs;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -26,7 +23,7 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::facts::Os;
 use crate::host::child::Child;
 use crate::host::first::{Io, run_hook};
-use crate::host::{Host, Trouble};
+use crate::host::{Host, Trouble, zfs};
 use crate::lease;
 use crate::names;
 use crate::op::{Hook, Op};
@@ -240,10 +237,10 @@ impl AsFd for Signals {
     }
 }
 
-/// There are no layers of ours on FreeBSD: datasets are destroyed with what the journal knows.
+/// Destroys the datasets in `store` of containers of `root` that are no more.
 ///
 /// # Errors
-/// None.
-pub fn sweep(_: &Path, _: &Path) -> io::Result<Vec<PathBuf>> {
-    Ok(Vec::new())
+/// zfs(8)'s words.
+pub fn sweep(store: &Path, root: &Path) -> Result<Vec<PathBuf>, Trouble> {
+    facts::storage(store).datasets().map_or(Ok(Vec::new()), |datasets| datasets.sweep(root))
 }

@@ -2,7 +2,6 @@
 
 use crate::bundle::pot::Limits;
 use crate::op::Op;
-use crate::plan::Draft;
 
 /// The rules, to be added before the jail is made: a rule goes by the jail's name and may come first, so that no
 /// process is ever without it. Whole words and plain numbers, as rctl_add_rule(2) wants them.
@@ -23,16 +22,6 @@ pub fn rules(jail: &str, limits: &Limits) -> Vec<Op> {
 #[must_use]
 pub fn cpuset(jail: &str, limits: &Limits) -> Option<Op> {
     Some(Op::SetCpuset { jail: jail.into(), cpus: limits.cpuset.clone()? })
-}
-
-/// The quota of the pot's own dataset. `quota` counts what a clone does not share with its base; `refquota` would
-/// count the base, too (zfsprops(7)).
-pub fn quota(draft: &mut Draft<'_>, limits: &Limits) -> Option<(String, String)> {
-    let bytes = limits.disk?;
-    if draft.bundle.pot.as_ref().is_none_or(|pot| pot.base.is_none()) {
-        draft.refuse("/pot/limits/disk", "needs a base: only what is cloned from one is a dataset of its own");
-    }
-    Some(("quota".into(), bytes.to_string()))
 }
 
 #[cfg(test)]

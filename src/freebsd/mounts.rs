@@ -135,7 +135,7 @@ fn own(draft: &mut Draft<'_>, pot: Option<&Pot>) -> Vec<Mount> {
         wanted.extend(source.map(|source| (source, one.destination.clone(), one.readonly)));
     }
     for (n, one) in pot.datasets.iter().enumerate() {
-        match draft.facts.datasets.get(&one.dataset).cloned() {
+        match draft.facts.datasets.get(&one.dataset).cloned().flatten() {
             Some(source) => wanted.push((source, one.destination.clone(), one.readonly)),
             None => draft.refuse(
                 format!("/pot/datasets/{n}/dataset"),

@@ -77,7 +77,7 @@ fn public() -> Value {
 #[test]
 fn golden_plan_of_a_public_bridge() {
     let golden = "\
-create dataset zroot/pot/jails/web1 (mountpoint=/opt/pot/jails/web1,potrun:id=web1)
+create dataset zroot/pot/jails/web1 (mountpoint=/opt/pot/jails/web1,potrun:id=web1,potrun:state=/var/run/potrun/web1)
 clone dataset zroot/pot/bases/14.3-RELEASE@potrun to zroot/pot/jails/web1/m (mountpoint=/opt/pot/jails/web1/m,potrun:id=web1,quota=1073741824)
 write /etc/resolv.conf below /opt/pot/jails/web1/m, mode 0644: nameserver 192.0.2.1
 publish names, seen in /var/run/potrun.hosts/pb-public/all/hosts: 10.192.0.3 web1 web1.example.org; fd70:6f74::2 web1 web1.example.org
@@ -451,7 +451,7 @@ fn what_freebsd_does_not_have_is_refused_at_its_place() {
     let network = json!({"freebsd": {"jail": {"vnet": "new"}}, "pot": {"network": {"type": "inherit"}}});
     assert!(refused(network)[0].starts_with("/freebsd/jail/vnet: "));
     let store = try_plan("web1", public(), |facts| facts.store = Store::Overlay { path: "/x".into() });
-    assert_eq!(store.unwrap_err(), ["/pot/base: needs a ZFS store on freebsd"]);
+    assert_eq!(store.unwrap_err(), ["/pot/base: needs a ZFS store"]);
 }
 
 #[test]

@@ -184,10 +184,7 @@ impl Host for Fake {
 
     fn cannot(&self, op: &Op) -> Option<String> {
         let only = match op {
-            Op::CreateDataset { .. }
-            | Op::CloneDataset { .. }
-            | Op::DestroyDataset { .. }
-            | Op::HostTarget { .. }
+            Op::HostTarget { .. }
             | Op::HostMount { .. }
             | Op::HostUnmount { .. }
             | Op::LendInterface { .. }

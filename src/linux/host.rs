@@ -6,7 +6,6 @@ mod cgroup;
 mod copy;
 pub mod exe;
 pub mod facts;
-pub mod fscomps;
 mod inside;
 mod layer;
 mod listener;
@@ -28,7 +27,7 @@ use nix::sys::socket::UnixAddr;
 
 use crate::host::child::Child;
 use crate::host::first::{Io, run_hook};
-use crate::host::{Host, Trouble};
+use crate::host::{Host, Trouble, zfs};
 use crate::lease;
 use crate::names;
 use crate::op::{Hook, Op};
@@ -110,6 +109,9 @@ impl Host for LinuxHost {
             Op::ReleaseBase { base, id } => layer::release_base(base, id)?,
             Op::CreateLayer { path, owner } => layer::create(path, owner)?,
             Op::RemoveLayer { path, owner } => layer::remove(path, owner)?,
+            Op::CreateDataset { dataset, properties } => zfs::create(dataset, properties)?,
+            Op::CloneDataset { snapshot, dataset, properties } => zfs::clone(snapshot, dataset, properties)?,
+            Op::DestroyDataset { dataset, id, mountpoint, .. } => zfs::destroy(dataset, id, mountpoint.as_deref())?,
             Op::CreateCgroup { path } => cgroup::create(path)?,
             Op::RemoveCgroup { path } => cgroup::remove(path)?,
             Op::SetCgroup { path, file, value } => cgroup::set(path, file, value)?,
@@ -173,6 +175,9 @@ impl Host for LinuxHost {
             | Op::ReleaseBase { .. }
             | Op::CreateLayer { .. }
             | Op::RemoveLayer { .. }
+            | Op::CreateDataset { .. }
+            | Op::CloneDataset { .. }
+            | Op::DestroyDataset { .. }
             | Op::CreateCgroup { .. }
             | Op::RemoveCgroup { .. }
             | Op::SetCgroup { .. }
@@ -284,10 +289,15 @@ impl AsFd for Signals {
     }
 }
 
-/// Removes the layers and notes in `store` of containers of `root` that are no more.
+/// Removes the layers, notes and datasets in `store` of containers of `root` that are no more.
 ///
 /// # Errors
-/// The kernel's words.
-pub fn sweep(store: &Path, root: &Path) -> std::io::Result<Vec<std::path::PathBuf>> {
-    layer::sweep(store, root)
+/// The kernel's or zfs(8)'s words.
+pub fn sweep(store: &Path, root: &Path) -> Result<Vec<std::path::PathBuf>, Trouble> {
+    let storage = facts::storage(store);
+    let mut swept = layer::sweep(&storage.directory, root)?;
+    if let Some(datasets) = storage.datasets() {
+        swept.extend(datasets.sweep(root)?);
+    }
+    Ok(swept)
 }

@@ -7,7 +7,7 @@ use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespac
 use crate::bundle::pot::{NetworkKind, Pot};
 use crate::facts::{Os, Store};
 use crate::op::{Moment, Mount, Node, Op, Root, Spawn};
-use crate::plan::{Draft, Plan, files, process};
+use crate::plan::{Draft, Plan, dataset, files, process};
 use crate::state::Group;
 
 use super::{mount, resources, tuning};
@@ -92,7 +92,7 @@ pub fn order(draft: &mut Draft<'_>) -> Plan {
     let linux = draft.bundle.spec.linux().clone();
     refuse(draft, linux.as_ref(), pot.as_ref());
     let namespaces = namespaces(draft, linux.as_ref(), pot.as_ref());
-    let (mut ops, root, rootfs) = root(draft);
+    let (mut ops, root, rootfs) = root(draft, pot.as_ref());
     let cgroup = resources::path(draft);
     ops.extend(resources::steps(draft, cgroup.as_deref()));
     ops.extend(devices_filter(linux.as_ref(), pot.is_some(), cgroup.as_deref(), draft.facts.euid));
@@ -211,10 +211,7 @@ fn refuse(draft: &mut Draft<'_>, linux: Option<&Linux>, pot: Option<&Pot>) {
         }
     }
     if let Some(pot) = pot {
-        for n in 0..pot.datasets.len() {
-            draft.not_yet(format!("/pot/datasets/{n}"));
-        }
-        if pot.persistent {
+        if pot.persistent && matches!(draft.facts.store, Store::Overlay { .. }) {
             draft.not_yet("/pot/persistent");
         }
         if pot.start_at_boot {
@@ -344,10 +341,15 @@ fn map(
 }
 
 /// The root file system: what prepares it on the host, how it is mounted, where it is seen.
-fn root(draft: &mut Draft<'_>) -> (Vec<Op>, Root, PathBuf) {
-    let base = draft.bundle.pot.as_ref().and_then(|pot| pot.base.clone());
+fn root(draft: &mut Draft<'_>, pot: Option<&Pot>) -> (Vec<Op>, Root, PathBuf) {
     let id = draft.id.clone();
-    let Some(base) = base else {
+    let Some((pot, base)) = pot.and_then(|pot| Some((pot, pot.base.as_ref()?))) else {
+        if let Some(pot) = pot {
+            dataset::quota(draft, &pot.limits);
+            if pot.persistent {
+                draft.note("/pot/persistent: without a base the root is the bundle's own, which stays as it is");
+            }
+        }
         let Some(path) = draft.bundle.root() else {
             draft.refuse("/root/path", "is required where no base is named in /pot/base");
             return (Vec::new(), Root::Bind { source: PathBuf::new() }, PathBuf::new());
@@ -356,6 +358,9 @@ fn root(draft: &mut Draft<'_>) -> (Vec<Op>, Root, PathBuf) {
     };
     match &draft.facts.store {
         Store::Overlay { path } => {
+            if pot.limits.disk.is_some() {
+                draft.refuse("/pot/limits/disk", "needs a ZFS store: directories have no quota");
+            }
             let base = path.join("bases").join(&base.release);
             let layer = path.join("pots").join(id.as_str());
             let owner = draft.facts.state.join(id.as_str());
@@ -365,8 +370,8 @@ fn root(draft: &mut Draft<'_>) -> (Vec<Op>, Root, PathBuf) {
             (ops, Root::Overlay { lower: base.join("tree"), layer }, rootfs)
         }
         Store::Zfs { .. } => {
-            draft.refuse("/pot/base", "a ZFS store is not carried out on linux yet");
-            (Vec::new(), Root::Bind { source: PathBuf::new() }, PathBuf::new())
+            let (ops, rootfs) = dataset::clone(draft, pot);
+            (ops, Root::Bind { source: rootfs.clone() }, rootfs)
         }
     }
 }
@@ -546,23 +551,39 @@ fn map_owners(
     mount
 }
 
-/// A pot's fscomps and directories, the parents first, and the names of its neighbours.
+/// A pot's fscomps, datasets and directories, the parents first, and the names of its neighbours. A dataset is shown from
+/// where it is mounted; one that is not is mounted in the pot alone, so its own mountpoint never changes.
 fn own_mounts(draft: &mut Draft<'_>, pot: Option<&Pot>) -> Vec<Mount> {
     let Some(pot) = pot else { return Vec::new() };
-    let fscomp = |f: &crate::bundle::pot::Fscomp| {
-        Some((draft.facts.fscomps.get(&f.name)?.clone(), f.destination.clone(), f.readonly))
-    };
-    let mut wanted: Vec<(PathBuf, PathBuf, bool)> = pot.fscomps.iter().filter_map(fscomp).collect();
-    wanted.extend(pot.directories.iter().map(|d| (d.source.clone(), d.destination.clone(), d.readonly)));
-    let hosts = files::hosts(draft, pot);
-    wanted.extend(hosts.map(|hosts| (hosts, files::HOSTS.into(), true)));
-    wanted.sort_by_key(|(_, destination, _)| destination.components().count());
-    let bind = |(source, target, readonly)| {
+    let show = |source: PathBuf, target: &Path, readonly: bool| {
         let mut options = vec!["rbind".to_string(), "rprivate".to_string()];
         options.extend(if readonly { vec!["rro".to_string(), "ro".to_string()] } else { Vec::new() });
-        Mount { fstype: "bind".into(), source, target, options, ..Mount::default() }
+        Mount { fstype: "bind".into(), source, target: target.into(), options, ..Mount::default() }
     };
-    wanted.into_iter().map(bind).collect()
+    let mut all = Vec::new();
+    for one in &pot.fscomps {
+        let source = draft.facts.fscomps.get(&one.name).cloned();
+        all.extend(source.map(|source| show(source, &one.destination, one.readonly)));
+    }
+    for (n, one) in pot.datasets.iter().enumerate() {
+        match draft.facts.datasets.get(&one.dataset).cloned() {
+            Some(Some(source)) => all.push(show(source, &one.destination, one.readonly)),
+            Some(None) => all.push(Mount {
+                fstype: "zfs".into(),
+                source: one.dataset.clone().into(),
+                target: one.destination.clone(),
+                options: if one.readonly { vec!["ro".into()] } else { Vec::new() },
+                ..Mount::default()
+            }),
+            None => {
+                draft.refuse(format!("/pot/datasets/{n}/dataset"), format!("dataset {} does not exist", one.dataset));
+            }
+        }
+    }
+    all.extend(pot.directories.iter().map(|one| show(one.source.clone(), &one.destination, one.readonly)));
+    all.extend(files::hosts(draft, pot).map(|hosts| show(hosts, Path::new(files::HOSTS), true)));
+    all.sort_by_key(|mount| mount.target.components().count());
+    all
 }
 
 /// One mount of the bundle in the words of this kernel and of these namespaces.

@@ -127,12 +127,12 @@ fn writes(draft: &mut Draft<'_>) -> Vec<Write> {
         of_linux(draft, &resources, &mut all);
     }
     if let Some(limits) = draft.bundle.pot.as_ref().map(|pot| pot.limits.clone()) {
-        of_pot(draft, &limits, &mut all);
+        of_pot(&limits, &mut all);
     }
     all
 }
 
-fn of_pot(draft: &mut Draft<'_>, limits: &Limits, all: &mut Vec<Write>) {
+fn of_pot(limits: &Limits, all: &mut Vec<Write>) {
     let mut add = |controller, file: &str, value: String, member: &str| {
         all.push(Write { controller, file: file.into(), value, at: format!("/pot/limits/{member}") });
     };
@@ -147,9 +147,6 @@ fn of_pot(draft: &mut Draft<'_>, limits: &Limits, all: &mut Vec<Write>) {
     }
     if let Some(pids) = limits.pids {
         add("pids", "pids.max", pids.to_string(), "pids");
-    }
-    if limits.disk.is_some() {
-        draft.not_yet("/pot/limits/disk");
     }
 }
 

@@ -31,7 +31,11 @@ impl cli::Run for Delete {
         let store = Store::at(&context.root);
         let id = super::id(&self.id)?;
         let entry = match store.find(&id) {
-            Err(_) if !context.root.join(id.as_str()).exists() && self.data && this::facts::forget(&id)? => {
+            Err(_)
+                if !context.root.join(id.as_str()).exists()
+                    && self.data
+                    && this::facts::storage(&context.store).forget(&id)? =>
+            {
                 return Ok(0);
             }
             Err(_) if self.force && !context.root.join(id.as_str()).exists() => return Ok(0),
@@ -58,7 +62,7 @@ impl cli::Run for Delete {
         }
         let result = delete(&entry, record.as_ref()).and_then(|()| {
             if self.data {
-                this::facts::forget(&id)?;
+                this::facts::storage(&context.store).forget(&id)?;
             }
             Ok(0)
         });

@@ -35,21 +35,21 @@ enum Verb {
 
 impl cli::Run for Fscomp {
     fn run(&self, context: &Context) -> Result<u8> {
-        let store = &context.store;
+        let storage = this::facts::storage(&context.store);
         match &self.verb {
             Verb::Create { name } => {
-                this::fscomps::create(store, checked(name)?).map_err(|e| match e.kind() {
+                storage.create_fscomp(checked(name)?).map_err(|e| match e.kind() {
                     ErrorKind::AlreadyExists => Error::caller(format!("fscomp {name} already exists")),
                     _ => Error::operator(format!("create fscomp {name}")).because(e),
                 })?;
             }
             Verb::Ls => {
-                let mut names = this::fscomps::names(store).doing(|| "list fscomps")?;
+                let mut names = storage.fscomps().doing(|| "list fscomps")?;
                 names.sort();
                 super::print(&names.iter().map(|name| format!("{name}\n")).collect::<String>())?;
             }
             Verb::Rm { name } => {
-                this::fscomps::remove(store, checked(name)?).map_err(|e| match e.kind() {
+                storage.remove_fscomp(checked(name)?).map_err(|e| match e.kind() {
                     ErrorKind::NotFound => Error::caller(format!("fscomp {name} does not exist")),
                     ErrorKind::DirectoryNotEmpty => Error::caller(format!("fscomp {name} is not empty")),
                     _ => Error::operator(format!("remove fscomp {name}")).because(e),

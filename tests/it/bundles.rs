@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use jsonschema::{Registry, Validator};
 use potrun::bundle::{ANNOTATION, Bundle, Problem, Refusal};
-use potrun::facts::{Facts, Os};
+use potrun::facts::{Facts, Os, Store};
 use potrun::id::ContainerId;
 use potrun::plan::plan;
 use proptest::prelude::*;
@@ -155,6 +155,23 @@ fn plans_of_examples_are_golden() {
             };
             golden(&folder.join(format!("plan.{os}")), &text, &mut differences);
         }
+    }
+    settle(&differences);
+}
+
+#[test]
+fn plans_on_datasets_of_linux_are_golden() {
+    let mut differences = Vec::new();
+    for (name, folder) in folders(&home()) {
+        let bundle = example(&name, config(&folder));
+        let path = folder.join("facts.linux-zfs.json");
+        if !path.exists() {
+            continue;
+        }
+        let facts = Facts::assumed(Os::Linux, &bundle).kept_in(Store::of_pot(), &bundle);
+        golden(&path, &pretty(&facts), &mut differences);
+        let plan = plan(&bundle, &facts, &ContainerId::new(&name).unwrap()).unwrap();
+        golden(&folder.join("plan.linux-zfs"), &plan.to_string(), &mut differences);
     }
     settle(&differences);
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use potrun::apply::{apply, take_back};
 use potrun::bundle::Bundle;
-use potrun::facts::{Facts, Os};
+use potrun::facts::{Facts, Os, Store};
 use potrun::host::fake::{Cgroup, Dataset, Fake, Fault, Jail, Link, LinkKind, Machine, Net, until_death};
 use potrun::id::ContainerId;
 use potrun::journal::Journal;
@@ -136,16 +136,29 @@ pub(crate) fn cases() -> Vec<Case> {
                 Err(refusal) => refusals.push_str(&format!("\n{os}: {refusal}")),
             }
         }
+        if bundle.pot.as_ref().is_some_and(|pot| pot.base.is_some()) {
+            let facts = Facts::assumed(Os::Linux, &bundle).kept_in(Store::of_pot(), &bundle);
+            let case = planned(format!("{name} on datasets of linux"), &bundle, facts, &id("web1"));
+            all.push(case.unwrap_or_else(|refusal| panic!("{name} on datasets of linux: {refusal}")));
+        }
         assert!(all.iter().any(|case: &Case| case.bundle.config == bundle.config), "{name} is for nobody: {refusals}");
     }
     all
 }
 
 pub(crate) fn case(name: &str, bundle: &Bundle, os: Os, id: &ContainerId) -> Result<Case, potrun::bundle::Refusal> {
-    let facts = Facts::assumed(os, bundle);
+    planned(format!("{name} on {os}"), bundle, Facts::assumed(os, bundle), id)
+}
+
+pub(crate) fn planned(
+    name: String,
+    bundle: &Bundle,
+    facts: Facts,
+    id: &ContainerId,
+) -> Result<Case, potrun::bundle::Refusal> {
     let plan = plan(bundle, &facts, id)?;
     let before = Machine::of(&facts, bundle);
-    Ok(Case { name: format!("{name} on {os}"), bundle: bundle.clone(), facts, plan, before })
+    Ok(Case { name, bundle: bundle.clone(), facts, plan, before })
 }
 
 /// A journal file that goes with its test.
@@ -415,9 +428,8 @@ fn pots_of_others_survive() {
     for case in cases() {
         // The same pot once more, from a bundle of its own, running.
         let other = Bundle { dir: "/other".into(), ..case.bundle.clone() };
-        let Ok(other) = self::case("other", &other, case.facts.os, &id("other")) else {
-            panic!("{}: only with one id", case.name);
-        };
+        let other = planned("other".into(), &other, case.facts.clone(), &id("other"));
+        let Ok(other) = other else { panic!("{}: only with one id", case.name) };
         let mut host = Fake::new(case.before.clone());
         host.machine.trees.extend(other.before.trees.iter().cloned());
         let paper = Paper::new();

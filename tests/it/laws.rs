@@ -23,7 +23,7 @@ use potrun::plan::lease::Subnet;
 use potrun::plan::{Plan, plan};
 use potrun::ranges::Ranges;
 
-use crate::faults::{Paper, case, cases, id};
+use crate::faults::{Paper, case, cases, id, planned};
 
 /// Ids of every length, and many that differ in one place.
 fn any_id() -> impl Strategy<Value = ContainerId> {
@@ -208,7 +208,7 @@ fn states() -> Vec<(String, Fake, Op)> {
             let mut host = Fake::new(one.before.clone());
             if beside {
                 let bundle = Bundle { dir: "/other".into(), ..one.bundle.clone() };
-                let other = case("other", &bundle, one.facts.os, &id("other")).unwrap();
+                let other = planned("other".into(), &bundle, one.facts.clone(), &id("other")).unwrap();
                 host.machine.trees.extend(other.before.trees.iter().cloned());
                 let mut first = Fake::new(host.machine);
                 apply(&mut first, &mut Paper::new().open(), &other.plan.ops).unwrap();

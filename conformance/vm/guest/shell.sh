@@ -17,9 +17,9 @@ refused() { # words, command...
     has "$(cat "$work/out")" "$words" "the error of $*"
 }
 
-# Waits until a command succeeds: for what is an event to nobody. 20 s, then it is a failure.
+# Waits until a command succeeds: for what is an event to nobody. 60 s, then it is a failure.
 until_true() {
-    end=$(($(date +%s) + 20))
+    end=$(($(date +%s) + 60))
     until "$@" >/dev/null 2>&1; do
         [ "$(date +%s)" -lt $end ] || fail "never: $*"
         sleep 0.1

@@ -10,36 +10,41 @@ use crate::bridges::{Bridges, Networks};
 use crate::bundle::Bundle;
 use crate::bundle::pot::{Dns, NetworkKind, Pot};
 use crate::error::{Doing, Error, Result};
-use crate::facts::{Facts, Network, Os, Store};
+use crate::facts::{Base, Cgroup, Facts, Network, Os};
 use crate::freebsd::pf::rdr_anchor;
 use crate::freebsd::pots::{self, Export};
 use crate::host::Trouble;
+use crate::host::storage::{self, Storage};
+use crate::host::zfs::{self, Datasets};
 use crate::id::ContainerId;
 use crate::lease;
 use crate::settings::{self, Settings};
 
-use super::{jail, mount, network, pf, zfs};
+use super::{jail, mount, network, pf};
 
 /// Looks at what `bundle` needs. Changes nothing.
 ///
 /// # Errors
 /// Something that must be readable is not.
-pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, _: &Path) -> Result<Facts> {
+pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, store: &Path) -> Result<Facts> {
     let settings = Settings::installed(&settings::POT);
+    let storage = storage(store);
+    let store = storage.datasets();
     let pot = bundle.pot.as_ref();
-    let base = match pot.and_then(|pot| pot.base.as_ref()) {
-        Some(base) => zfs::base(&settings.dataset, &base.release).map_err(looking(&base.release))?,
-        None => None,
+    let base = match (&store, pot.and_then(|pot| pot.base.as_ref())) {
+        (Some(store), Some(base)) => store.base(&base.release).map_err(looking(&base.release))?,
+        _ => None,
     };
-    let kept = match pot {
-        Some(pot) if pot.persistent && pot.base.is_some() => {
-            zfs::kept(&settings.dataset, id).map_err(looking("what it left"))?
+    let base = base.map(|(base, at)| Base { osrelease: release(&at), ..base });
+    let kept = match (&store, pot) {
+        (Some(store), Some(pot)) if pot.persistent && pot.base.is_some() => {
+            store.kept(id).map_err(looking("what it left"))?
         }
         _ => None,
     };
     let mut fscomps = BTreeMap::new();
     for fscomp in pot.iter().flat_map(|pot| &pot.fscomps) {
-        let path = settings.path.join("fscomp").join(&fscomp.name);
+        let path = storage.fscomp(&fscomp.name);
         if path.is_dir() {
             fscomps.insert(fscomp.name.clone(), path);
         }
@@ -62,7 +67,7 @@ pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, _: &Path) -> Resu
         euid: geteuid().as_raw(),
         egid: getegid().as_raw(),
         state: state.into(),
-        store: Store::Zfs { dataset: settings.dataset, path: settings.path },
+        store: storage.store,
         base,
         kept,
         fscomps,
@@ -74,19 +79,32 @@ pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, _: &Path) -> Resu
     })
 }
 
-/// Destroys what outlived the container `id`. Whether there was something.
-///
-/// # Errors
-/// zfs(8)'s words.
-pub fn forget(id: &ContainerId) -> Result<bool> {
+/// Where bases, volumes and pots are kept: `--store` is a dataset, `zfs:NAME`, or the directory of what is none.
+#[must_use]
+pub fn storage(store: &Path) -> Storage {
     let settings = Settings::installed(&settings::POT);
-    zfs::forget(&settings.dataset, &settings.path, id)
-        .map_err(|e| Error::operator(format!("destroy what {id} left")).because_of(&*e))
+    if let Some(dataset) = storage::dataset(store) {
+        return Storage::zfs(Datasets::at(dataset, settings.path), default_store(), "--store says so");
+    }
+    let why =
+        if settings.says_dataset { "POT_ZFS_ROOT of pot.conf" } else { "pot's default: nobody sets POT_ZFS_ROOT" };
+    let datasets = Datasets { store: settings.dataset, path: settings.path };
+    Storage::zfs(datasets, store.into(), why)
+}
+
+/// What a base says its release is: the variable of its freebsd-version(1), which is a script. It is read as text, of
+/// bounded size, beneath the base.
+fn release(root: &Path) -> Option<String> {
+    use std::io::Read;
+    let file = super::beneath::open_file(root, Path::new("/bin/freebsd-version")).ok()?;
+    let mut text = String::new();
+    file.take(64 << 10).read_to_string(&mut text).ok()?;
+    crate::zfs::release(&text)
 }
 
 fn looking(at: &str) -> impl FnOnce(Trouble) -> Error {
     let at = format!("look at {at}");
-    move |trouble| Error::operator(at).because_of(&*trouble)
+    move |trouble| Error::operator(at).because(trouble)
 }
 
 /// The pot network as it is now.
@@ -166,12 +184,39 @@ fn all_of_pot(settings: &Settings) -> Vec<(String, String)> {
     pots.filter_map(std::result::Result::ok).filter_map(read).collect()
 }
 
+/// Where else a directory is mounted.
+///
+/// # Errors
+/// The kernel's words.
+pub fn shown(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+    mount::from(path)
+}
+
+/// FreeBSD has no control groups: rctl(8) and cpuset(1) do what they do.
+///
+/// # Errors
+/// None.
+pub fn cgroup() -> std::io::Result<Option<Cgroup>> {
+    Ok(None)
+}
+
+/// What the kernel offers, for `info`.
+#[must_use]
+pub fn offers() -> Vec<(&'static str, serde_json::Value)> {
+    let on =
+        |name: &std::ffi::CStr| super::sys::sysctl_named(name).is_ok_and(|value| value.iter().any(|byte| *byte != 0));
+    vec![
+        ("vnet", on(c"kern.features.vimage").into()),
+        ("rctl", on(c"kern.racct.enable").into()),
+        ("pf", pf::enabled().unwrap_or(false).into()),
+        ("mountsOnFiles", super::sys::release_date().is_ok_and(|date| date >= mount::MOUNTS_FILES).into()),
+    ]
+}
+
 /// The bases of pot's store.
 #[must_use]
 pub fn bases(store: &Path) -> crate::base::Bases {
-    let settings = Settings::installed(&settings::POT);
-    let keep = super::bases::Datasets { store: settings.dataset, path: settings.path };
-    crate::base::Bases::kept(Box::new(keep), store)
+    storage(store).bases()
 }
 
 /// The ledger of leases.

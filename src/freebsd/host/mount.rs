@@ -36,7 +36,7 @@ pub(super) fn target(root: &Path, mount: &Mount) -> Result<(), Trouble> {
 
 /// `kern.osreldate` of the first kernel that is trusted to mount on a file. FreeBSD 13.2 takes the length of its path
 /// from a variable that was never set, and panics (sys/kern/vfs_cache.c, `vn_path_to_global_path_hardlink`).
-const MOUNTS_FILES: i32 = 1_400_000;
+pub(super) const MOUNTS_FILES: i32 = 1_400_000;
 
 fn place(root: &Path, mount: &Mount) -> Result<Place, Trouble> {
     let of_file = mount.fstype == "nullfs"
@@ -123,6 +123,12 @@ pub(super) fn unmount_all(root: &Path, before: &[String]) -> Result<(), Trouble>
 pub(super) fn beneath(root: &Path) -> std::io::Result<Vec<String>> {
     let Ok(root) = root.canonicalize() else { return Ok(Vec::new()) };
     Ok(sys::all()?.into_iter().filter(|one| one.on != root && one.on.starts_with(&root)).map(|one| one.id).collect())
+}
+
+/// Where nullfs(5) shows a directory.
+pub(super) fn from(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let Ok(path) = path.canonicalize() else { return Ok(Vec::new()) };
+    Ok(sys::all()?.into_iter().filter(|one| one.fstype == "nullfs" && one.from == path).map(|one| one.on).collect())
 }
 
 /// Fails unless a ruleset hides what it does not name. One that does not exist hides nothing: devfs(5) makes it, empty,

@@ -234,6 +234,7 @@ impl Machine {
         }
         machine.snapshots.extend(facts.base.iter().filter_map(|base| base.snapshot.clone()));
         for (name, path) in &facts.datasets {
+            let Some(path) = path else { continue };
             machine.dataset(name, path);
             machine.trees.insert(path.clone());
         }

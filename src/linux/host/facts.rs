@@ -10,10 +10,13 @@ use nix::unistd::{AccessFlags, access, getegid, geteuid};
 use crate::bridges::{Bridges, Networks};
 use crate::bundle::Bundle;
 use crate::bundle::pot::{Dns, NetworkKind, Pot, Protocol};
-use crate::error::{Doing, Result};
-use crate::facts::{Base, Cgroup, Facts, Leased, Network, Os, Store};
+use crate::error::{Doing, Error, Result};
+use crate::facts::{Base, Cgroup, Facts, Leased, Network, Os};
+use crate::host::Trouble;
+use crate::host::storage::{self, Storage};
+use crate::host::zfs::{self, Datasets};
 use crate::id::ContainerId;
-use crate::settings::{self, Settings};
+use crate::settings::{self, Driver, Settings};
 use crate::{lease, plan};
 
 use super::network::facts as network;
@@ -22,22 +25,31 @@ use super::network::facts as network;
 ///
 /// # Errors
 /// Something that must be readable is not.
-pub fn gather(bundle: &Bundle, _: &ContainerId, state: &Path, store: &Path) -> Result<Facts> {
+pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, store: &Path) -> Result<Facts> {
     let pot = bundle.pot.as_ref();
+    let storage = storage(store);
     let base = match pot.and_then(|pot| pot.base.as_ref()) {
-        Some(base) => read_base(store, &base.release)?,
+        Some(base) => read_base(&storage, &base.release)?,
         None => None,
+    };
+    let kept = match (storage.datasets(), pot) {
+        (Some(datasets), Some(pot)) if pot.persistent && pot.base.is_some() => {
+            datasets.kept(id).map_err(looking("what it left"))?
+        }
+        _ => None,
     };
     let mut fscomps = BTreeMap::new();
     for fscomp in pot.iter().flat_map(|pot| &pot.fscomps) {
-        let path = store.join("fscomps").join(&fscomp.name);
+        let path = storage.fscomp(&fscomp.name);
         if path.is_dir() {
             fscomps.insert(fscomp.name.clone(), path);
         }
     }
+    let datasets: Vec<String> = pot.iter().flat_map(|pot| &pot.datasets).map(|one| one.dataset.clone()).collect();
+    let datasets = zfs::mountpoints(&datasets).map_err(looking("its datasets"))?;
     let network = match pot {
         Some(pot) if pot.network.kind != NetworkKind::Inherit => {
-            self::network(pot, store).doing(|| "look at the network")?
+            self::network(pot, &storage.directory).doing(|| "look at the network")?
         }
         _ => Network { ledger: ledger(), ..Network::default() },
     };
@@ -47,11 +59,11 @@ pub fn gather(bundle: &Bundle, _: &ContainerId, state: &Path, store: &Path) -> R
         euid: geteuid().as_raw(),
         egid: getegid().as_raw(),
         state: state.into(),
-        store: Store::Overlay { path: store.into() },
+        store: storage.store,
         base,
-        kept: None,
+        kept,
         fscomps,
-        datasets: BTreeMap::new(),
+        datasets,
         mounts: Vec::new(),
         cgroup: cgroup().doing(|| "read /proc/self/mountinfo")?,
         resolv_conf: if wants_dns { fs::read_to_string("/etc/resolv.conf").ok() } else { None },
@@ -99,9 +111,10 @@ fn shared(settings: &Settings, store: &Path) -> io::Result<Network> {
 /// Something that must be readable is not.
 pub fn networks(store: &Path) -> Result<Networks> {
     let settings = Settings::installed(&settings::LINUX);
-    let mut network = shared(&settings, store).doing(|| "look at the network")?;
+    let store = storage(store).directory;
+    let mut network = shared(&settings, &store).doing(|| "look at the network")?;
     network.leased = lease::leased(&network.ledger, &[], &[]).doing(|| "read the ledger")?;
-    Ok(Networks { os: Os::Linux, settings, network, bridges: bridges(store), others: BTreeMap::new() })
+    Ok(Networks { os: Os::Linux, settings, network, bridges: bridges(&store), others: BTreeMap::new() })
 }
 
 fn bridges(store: &Path) -> Bridges {
@@ -133,19 +146,148 @@ fn taken_ports(pot: &Pot, leased: &Leased, range: (u16, u16)) -> BTreeSet<u16> {
 }
 
 /// What is known of an imported base.
-fn read_base(store: &Path, name: &str) -> Result<Option<Base>> {
-    let found = bases(store).find(name).doing(|| format!("look at base {name}"))?;
+fn read_base(storage: &Storage, name: &str) -> Result<Option<Base>> {
+    if let Some(datasets) = storage.datasets() {
+        let found = datasets.base(name).map_err(looking(name))?;
+        return Ok(found.map(|(base, _)| base));
+    }
+    let found = storage.bases().find(name).doing(|| format!("look at base {name}"))?;
     Ok(found.map(|base| Base { digest: Some(base.sha256.to_string()), snapshot: None, osrelease: None }))
 }
 
 /// The bases of a store.
 #[must_use]
 pub fn bases(store: &Path) -> crate::base::Bases {
-    crate::base::Bases::at(store)
+    storage(store).bases()
+}
+
+/// Where bases, volumes and pots are kept: what `--store` says, a directory or `zfs:DATASET`; else what the settings
+/// say; else the datasets of `POT_ZFS_ROOT`, if they are there; else directories.
+#[must_use]
+pub fn storage(store: &Path) -> Storage {
+    if let Some(dataset) = storage::dataset(store) {
+        let path = Settings::installed(&settings::LINUX).path;
+        return Storage::zfs(Datasets::at(dataset, path), default_store(), "--store says so");
+    }
+    if store != default_store() {
+        return Storage::overlay(store.into(), "--store says so");
+    }
+    let file = settings::LINUX[0];
+    let settings = Settings::installed(&settings::LINUX);
+    let Settings { dataset, path, says_dataset, driver, .. } = settings;
+    match driver {
+        Some(Driver::Overlay) => return Storage::overlay(store.into(), format!("POT_STORE of {file}")),
+        Some(Driver::Zfs) => {
+            let path = zfs_mount(&dataset).unwrap_or(path);
+            let datasets = Datasets { store: dataset, path };
+            return Storage::zfs(datasets, store.into(), format!("POT_STORE of {file}"));
+        }
+        None if !says_dataset => return Storage::overlay(store.into(), format!("{file} has no POT_ZFS_ROOT")),
+        None => {}
+    }
+    if !geteuid().is_root() {
+        return Storage::overlay(store.into(), format!("POT_ZFS_ROOT of {file} is root's"));
+    }
+    let there = match zfs_mount(&dataset) {
+        Some(path) => Some(Datasets { store: dataset.clone(), path }),
+        None => zfs::exists(&dataset).then(|| Datasets::at(&dataset, path)),
+    };
+    match there {
+        Some(datasets) => Storage::zfs(datasets, store.into(), format!("POT_ZFS_ROOT of {file} is there")),
+        None => {
+            let why = format!("POT_ZFS_ROOT of {file}, {dataset}, is not there (POT_STORE=zfs makes it)");
+            Storage::overlay(store.into(), why)
+        }
+    }
+}
+
+/// Where a dataset is mounted, by itself or by the part of the store below it, as far as the kernel's list of mounts says.
+fn zfs_mount(dataset: &str) -> Option<PathBuf> {
+    mounted(&super::read_text("/proc/self/mounts").ok()?, dataset)
+}
+
+fn mounted(mounts: &str, dataset: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let (from, at, "zfs") = (fields.next()?, fields.next()?, fields.next()?) else { return None };
+        let at = PathBuf::from(unescape(at));
+        match unescape(from).strip_prefix(dataset)? {
+            "" => Some(at),
+            "/bases" => at.parent().map(Path::to_path_buf),
+            _ => None,
+        }
+    })
+}
+
+fn looking(at: &str) -> impl FnOnce(Trouble) -> Error {
+    let at = format!("look at {at}");
+    move |trouble| Error::operator(at).because(trouble)
+}
+
+/// Where else a directory is mounted, in whatever namespace: what proc_pid_mountinfo(5) says of all processes.
+///
+/// # Errors
+/// The kernel's words.
+pub fn shown(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let Ok(path) = path.canonicalize() else { return Ok(Vec::new()) };
+    let place = |line: &str| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        Some((
+            fields.get(2)?.to_string(),
+            PathBuf::from(unescape(fields.get(3)?)),
+            PathBuf::from(unescape(fields.get(4)?)),
+        ))
+    };
+    let own: Vec<_> = super::read_text("/proc/self/mountinfo")?.lines().filter_map(place).collect();
+    // The latest of those that cover it most closely.
+    let covering =
+        own.iter().filter(|(_, _, at)| path.starts_with(at)).max_by_key(|(_, _, at)| at.components().count());
+    let Some((device, root, at)) = covering else { return Ok(Vec::new()) };
+    let root = path.strip_prefix(at).map_or_else(|_| root.clone(), |below| root.join(below));
+    let root = root.components().collect::<PathBuf>();
+    let mut all = BTreeSet::new();
+    for item in fs::read_dir("/proc")? {
+        let item = item?;
+        if item.file_name().to_string_lossy().bytes().any(|byte| !byte.is_ascii_digit()) {
+            continue;
+        }
+        // A process may end while it is looked at.
+        let Ok(text) = super::read_text(item.path().join("mountinfo")) else { continue };
+        let there =
+            text.lines().filter_map(place).filter(|(dev, from, on)| dev == device && *from == root && *on != path);
+        all.extend(there.map(|(_, _, on)| on));
+    }
+    Ok(all.into_iter().collect())
+}
+
+/// What the kernel offers, for `info`. A file system whose module is not loaded yet is not in its list.
+#[must_use]
+pub fn offers() -> Vec<(&'static str, serde_json::Value)> {
+    let read = |path: &str| super::read_text(path).unwrap_or_default();
+    let mut namespaces: Vec<String> = fs::read_dir("/proc/self/ns")
+        .into_iter()
+        .flatten()
+        .filter_map(|item| item.ok()?.file_name().into_string().ok())
+        .filter(|name| !name.ends_with("_for_children"))
+        .collect();
+    namespaces.sort();
+    let filesystems = read("/proc/filesystems");
+    let has = |name: &str| filesystems.split_whitespace().any(|word| word == name);
+    let number = |path: &str| read(path).trim().parse::<u64>().unwrap_or(0);
+    vec![
+        ("namespaces", namespaces.into()),
+        ("userNamespaces", (number("/proc/sys/user/max_user_namespaces") > 0).into()),
+        ("overlay", has("overlay").into()),
+        ("zfs", has("zfs").into()),
+        ("seccomp", read("/proc/sys/kernel/seccomp/actions_avail").split_whitespace().collect::<Vec<_>>().into()),
+    ]
 }
 
 /// The cgroup2 hierarchy, wherever it is mounted (proc_pid_mountinfo(5)), if groups can be made in it.
-fn cgroup() -> io::Result<Option<Cgroup>> {
+///
+/// # Errors
+/// The kernel's words.
+pub fn cgroup() -> io::Result<Option<Cgroup>> {
     let text = super::read_text("/proc/self/mountinfo")?;
     let mounted = text.lines().find_map(|line| {
         let (before, after) = line.split_once(" - ")?;
@@ -184,14 +326,6 @@ pub fn ledger() -> PathBuf {
     "/run/potrun.leases".into()
 }
 
-/// Nothing outlives its container here.
-///
-/// # Errors
-/// None.
-pub fn forget(_: &ContainerId) -> Result<bool> {
-    Ok(false)
-}
-
 /// Where containers are noted unless `--root` says it.
 #[must_use]
 pub fn default_root() -> PathBuf {
@@ -218,6 +352,16 @@ pub fn default_store() -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_store_is_found_by_what_is_mounted_of_it() {
+        let mounts = "tank/pot2/bases /wrong/bases zfs rw 0 0\ntank/pot/fscomp /else zfs rw 0 0\n\
+                      tank/pot/bases /opt/my\\040pot/bases zfs rw 0 0\n";
+        assert_eq!(super::mounted(mounts, "tank/pot"), Some("/opt/my pot".into()));
+        assert_eq!(super::mounted(mounts, "tank"), None);
+        assert_eq!(super::mounted("tank/pot /srv/pot zfs rw 0 0\n", "tank/pot"), Some("/srv/pot".into()));
+        assert_eq!(super::mounted("tank/pot /srv/pot ext4 rw 0 0\n", "tank/pot"), None);
+    }
+
     #[test]
     fn mountinfo_escapes_are_undone() {
         assert_eq!(super::unescape("/a\\040b\\134c"), "/a b\\c");

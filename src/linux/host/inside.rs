@@ -310,16 +310,18 @@ impl Inside<'_> {
         let data = what.data.join(",");
         let data = (!data.is_empty()).then_some(data.as_str());
         let mut flags = MsFlags::from_bits_retain(options.flags);
-        let readonly = options.copy_up && flags.contains(MsFlags::MS_RDONLY);
-        if readonly {
-            flags.remove(MsFlags::MS_RDONLY); // until all is copied
-        }
+        // Read-only only when all is copied. ZFS mounts a dataset for all read-only, or for none: so only this mount of it
+        // becomes read-only.
+        let later = (options.copy_up || what.fstype == "zfs") && flags.contains(MsFlags::MS_RDONLY);
+        flags.set(MsFlags::MS_RDONLY, flags.contains(MsFlags::MS_RDONLY) && !later);
         let name = name_of(target.as_fd());
         mount(Some(&what.source), name.as_str(), Some(what.fstype.as_str()), flags, data)?;
-        if options.copy_up {
+        if options.copy_up || later {
             let mounted = beneath::find(root, &what.target, links)?;
-            copy::tree(target.as_fd(), mounted.as_fd())?;
-            if readonly {
+            if options.copy_up {
+                copy::tree(target.as_fd(), mounted.as_fd())?;
+            }
+            if later {
                 sys::mount_setattr(mounted.as_fd(), false, ATTR_RDONLY, 0, 0)?;
             }
         }

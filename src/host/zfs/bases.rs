@@ -9,27 +9,18 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
 
 use crate::base::{Base, BaseError, Keep, Room};
-use crate::freebsd::datasets::SNAPSHOT;
 use crate::host::tool::ToolError;
+use crate::zfs::SNAPSHOT;
 
-use super::zfs::{DIGEST, missing, words, zfs};
+use super::{DIGEST, Datasets, missing, words, zfs};
 
 /// The user property that says what is known of a base, as JSON.
 const RECORD: &str = "potrun:base";
 /// The user property of a base that is not done.
 const IMPORT: &str = "potrun:import";
-
-/// The bases of a store of datasets.
-#[derive(Clone, Debug)]
-pub(super) struct Datasets {
-    /// `POT_ZFS_ROOT`.
-    pub store: String,
-    /// `POT_FS_ROOT`.
-    pub path: PathBuf,
-}
 
 fn failed(step: &'static str, dataset: &str) -> impl FnOnce(ToolError) -> BaseError {
     let path = dataset.into();
@@ -62,7 +53,7 @@ impl Datasets {
     }
 
     /// Makes pot's layout, as `pot init` does, where it is not there.
-    pub(super) fn lay_out(&self) -> Result<(), BaseError> {
+    pub(crate) fn lay_out(&self) -> Result<(), BaseError> {
         let there = zfs(&words(&["list", "-H", "-o", "name", &self.store]));
         if let Err(e) = there {
             if !missing(&e) {
@@ -104,7 +95,13 @@ impl Keep for Datasets {
         let bases = self.path.join("bases");
         let lock = File::open(&bases)
             .and_then(|dir| Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, e)| e.into()))
-            .map_err(|source| BaseError::Io { step: "lock", path: bases, source })?;
+            .map_err(|source| BaseError::Io { step: "lock", path: bases.clone(), source })?;
+        // A zfs(8) that outlives potrun keeps the lock: what it works on is not looked at before it has ended.
+        fcntl(&*lock, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|e| BaseError::Io {
+            step: "lock",
+            path: bases,
+            source: e.into(),
+        })?;
         let dataset = self.dataset(name);
         let marked = zfs(&words(&["get", "-H", "-o", "value", IMPORT, &dataset]));
         if marked.is_ok_and(|mark| mark.trim() == name) {
@@ -114,7 +111,7 @@ impl Keep for Datasets {
         zfs(&words(&["create", "-o", &mark, &dataset])).map_err(failed("create", &dataset))?;
         let path = self.path.join("bases").join(name);
         let tree = File::open(&path).map_err(|source| BaseError::Io { step: "open", path, source })?;
-        Ok(Box::new(New { dataset, tree, done: false, _lock: lock }))
+        Ok(Box::new(New { tree, made: Made { dataset, done: false }, _lock: lock }))
     }
 
     fn users(&self, name: &str) -> Result<Vec<String>, BaseError> {
@@ -162,12 +159,17 @@ impl Keep for Datasets {
     }
 }
 
-/// A dataset that becomes a base.
+/// A dataset that becomes a base. In this order they end: Linux destroys nothing that somebody has open.
 struct New {
-    dataset: String,
     tree: File,
-    done: bool,
+    made: Made,
     _lock: Flock<File>,
+}
+
+/// A dataset that goes with this value, unless it has become a base.
+struct Made {
+    dataset: String,
+    done: bool,
 }
 
 impl Room for New {
@@ -176,24 +178,25 @@ impl Room for New {
     }
 
     fn publish(mut self: Box<Self>, base: &Base, _sync: bool) -> Result<bool, BaseError> {
-        let record = serde_json::to_string(base)
-            .map_err(|source| BaseError::Record { path: self.dataset.clone().into(), source })?;
+        let dataset = &self.made.dataset;
+        let record =
+            serde_json::to_string(base).map_err(|source| BaseError::Record { path: dataset.clone().into(), source })?;
         let set = BTreeMap::from([(RECORD, record), (DIGEST, base.sha256.to_string())]);
         let mut args = words(&["set"]);
         args.extend(set.into_iter().map(|(name, value)| format!("{name}={value}")));
-        args.push(self.dataset.clone());
-        zfs(&args).map_err(failed("describe", &self.dataset))?;
+        args.push(dataset.clone());
+        zfs(&args).map_err(failed("describe", dataset))?;
         // A snapshot is on disk when zfs(8) says that it is made (zfs-snapshot(8)), with all that it holds.
-        let snapshot = format!("{}@{SNAPSHOT}", self.dataset);
-        zfs(&words(&["snapshot", &snapshot])).map_err(failed("snapshot", &self.dataset))?;
-        self.done = true;
+        let snapshot = format!("{dataset}@{SNAPSHOT}");
+        zfs(&words(&["snapshot", &snapshot])).map_err(failed("snapshot", dataset))?;
         // With its snapshot it is a base, mark or no mark.
-        _ = zfs(&words(&["inherit", IMPORT, &self.dataset]));
+        _ = zfs(&words(&["inherit", IMPORT, dataset]));
+        self.made.done = true;
         Ok(true)
     }
 }
 
-impl Drop for New {
+impl Drop for Made {
     fn drop(&mut self) {
         if !self.done {
             // What cannot be destroyed now has the mark, and the next import of the name destroys it.

@@ -1,4 +1,6 @@
-//! What zfs(8) prints, and what bases say of themselves.
+//! Names of datasets, what zfs(8) prints, and what bases say of themselves.
+
+use crate::id::ContainerId;
 
 /// A base's dataset.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,9 +57,27 @@ pub fn release(script: &str) -> Option<String> {
     (!text.is_empty() && text.len() < 32 && text.chars().all(plain)).then(|| text.to_string())
 }
 
+/// The id as a component of a dataset's name, which cannot hold `+` (zfs(8), "ZFS File System Hierarchy") and can hold
+/// `:`, which no id has: so no two ids share a dataset.
+#[must_use]
+pub fn component(id: &ContainerId) -> String {
+    id.as_str().replace('+', ":2b")
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn no_two_ids_share_a_dataset() {
+        let ids = ["a+b", "a2bb", "a.b", "a-b", "a++b", "+a", "a+2b"];
+        let all: BTreeSet<String> = ids.map(|text| component(&ContainerId::new(text).unwrap())).into();
+        assert_eq!(all.len(), ids.len());
+        assert!(all.iter().all(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || "_.:-".contains(c))));
+        assert_eq!(component(&ContainerId::new("web1").unwrap()), "web1");
+    }
 
     #[test]
     fn the_snapshot_of_ours_comes_first_then_pots_latest() {

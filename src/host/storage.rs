@@ -1,0 +1,154 @@
+//! The seam of storage: bases, volumes and the roots of pots are kept by one of two drivers, [`Store`].
+//!
+//! Which one is found out once, by the system's `facts::storage`, and `potrun info` says why. What is said here of
+//! volumes and bases is then done by the driver: datasets ([`Datasets`]), or directories.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::base::Bases;
+use crate::error::{Error, Result};
+use crate::facts::Store;
+use crate::id::ContainerId;
+
+use super::zfs::Datasets;
+
+/// Where bases, volumes and pots are kept.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    /// The driver, and the place.
+    pub store: Store,
+    /// The directory of what no dataset keeps: downloads, bridges.
+    pub directory: PathBuf,
+    /// Why it is this one.
+    pub why: String,
+}
+
+/// What `--store` begins with where a dataset is meant.
+const DATASET: &str = "zfs:";
+
+/// The dataset that `--store` names, if it is one: `zfs:tank/pot`.
+#[must_use]
+pub fn dataset(store: &Path) -> Option<&str> {
+    store.to_str()?.strip_prefix(DATASET)
+}
+
+impl Storage {
+    /// Datasets.
+    #[must_use]
+    pub fn zfs(datasets: Datasets, directory: PathBuf, why: impl Into<String>) -> Self {
+        let Datasets { store: dataset, path } = datasets;
+        Self { store: Store::Zfs { dataset, path }, directory, why: why.into() }
+    }
+
+    /// Directories.
+    #[must_use]
+    pub fn overlay(directory: PathBuf, why: impl Into<String>) -> Self {
+        Self { store: Store::Overlay { path: directory.clone() }, directory, why: why.into() }
+    }
+
+    /// The datasets, if that is the driver.
+    #[must_use]
+    pub fn datasets(&self) -> Option<Datasets> {
+        match &self.store {
+            Store::Zfs { dataset, path } => Some(Datasets { store: dataset.clone(), path: path.clone() }),
+            Store::Overlay { .. } => None,
+        }
+    }
+
+    /// The datasets, for what directories cannot do.
+    ///
+    /// # Errors
+    /// The driver is another one.
+    pub fn needs_datasets(&self, what: &str) -> Result<Datasets> {
+        let why = || format!("the store is {}: {}", self.directory.display(), self.why);
+        self.datasets()
+            .ok_or_else(|| Error::caller(format!("{what} needs a ZFS store: directories cannot do this")).hint(why()))
+    }
+
+    /// The bases.
+    #[must_use]
+    pub fn bases(&self) -> Bases {
+        match self.datasets() {
+            Some(datasets) => Bases::kept(Box::new(datasets), &self.directory),
+            None => Bases::at(&self.directory),
+        }
+    }
+
+    /// Makes an empty volume.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, or the kernel's or zfs(8)'s words.
+    pub fn create_fscomp(&self, name: &str) -> io::Result<()> {
+        match self.datasets() {
+            Some(datasets) => datasets.create_fscomp(name),
+            None => {
+                let all = self.directories();
+                DirBuilder::new().mode(0o700).recursive(true).create(&all)?;
+                DirBuilder::new().mode(0o755).create(all.join(name))
+            }
+        }
+    }
+
+    /// The names of all volumes.
+    ///
+    /// # Errors
+    /// The kernel's or zfs(8)'s words.
+    pub fn fscomps(&self) -> io::Result<Vec<String>> {
+        if let Some(datasets) = self.datasets() {
+            return datasets.fscomps();
+        }
+        let all = match fs::read_dir(self.directories()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        all.map(|item| Ok(item?.file_name().display().to_string())).collect()
+    }
+
+    /// Removes an empty volume.
+    ///
+    /// # Errors
+    /// `NotFound`, `DirectoryNotEmpty`, or the kernel's or zfs(8)'s words.
+    pub fn remove_fscomp(&self, name: &str) -> io::Result<()> {
+        match self.datasets() {
+            Some(datasets) => datasets.remove_fscomp(name),
+            None => fs::remove_dir(self.directories().join(name)),
+        }
+    }
+
+    /// The directory that a volume is seen at, there or not.
+    #[must_use]
+    pub fn fscomp(&self, name: &str) -> PathBuf {
+        match &self.store {
+            Store::Zfs { path, .. } => path.join("fscomp").join(name),
+            Store::Overlay { .. } => self.directories().join(name),
+        }
+    }
+
+    fn directories(&self) -> PathBuf {
+        self.directory.join("fscomps")
+    }
+
+    /// Destroys what outlived the container `id`. Whether there was something.
+    ///
+    /// # Errors
+    /// zfs(8)'s words.
+    pub fn forget(&self, id: &ContainerId) -> Result<bool> {
+        let done = self.datasets().map(|datasets| datasets.forget(id)).transpose();
+        let done = done.map_err(|e| Error::operator(format!("destroy what {id} left")).because(e))?;
+        Ok(done.unwrap_or(false))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dataset_is_named_by_its_prefix() {
+        assert_eq!(dataset(Path::new("zfs:tank/pot")), Some("tank/pot"));
+        assert_eq!(dataset(Path::new("/var/lib/potrun")), None);
+    }
+}

@@ -1,0 +1,231 @@
+//! Datasets, by zfs(8): what /dev/zfs is asked with changes from release to release. It is the same tool on both systems.
+
+mod bases;
+mod fscomps;
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::facts::Base;
+use crate::host::Trouble;
+use crate::host::tool::{self, Output, Tool, ToolError};
+use crate::id::ContainerId;
+use crate::op::{KEEP, MARK, STATE};
+use crate::zfs::component;
+
+/// A store of datasets, laid out as pot does.
+#[derive(Clone, Debug)]
+pub struct Datasets {
+    /// `POT_ZFS_ROOT`.
+    pub store: String,
+    /// `POT_FS_ROOT`, where it is mounted.
+    pub path: PathBuf,
+}
+
+/// Where zfs(8) is: on FreeBSD and Debian, on others, and where it was built by hand.
+const ZFS: [&str; 3] = ["/sbin/zfs", "/usr/sbin/zfs", "/usr/local/sbin/zfs"];
+
+/// The file of zfs(8), there or not.
+#[must_use]
+pub fn file() -> &'static Path {
+    let there = ZFS.into_iter().map(Path::new).find(|path| path.exists());
+    there.unwrap_or(Path::new(ZFS[0]))
+}
+
+/// Runs zfs(8).
+fn zfs(args: &[String]) -> Result<String, ToolError> {
+    let args: Vec<String> = std::iter::once("zfs".to_string()).chain(args.iter().cloned()).collect();
+    let tool = Tool { path: file(), args: &args, env: &[], input: &[], timeout: None, output: Output::Keep };
+    tool::run(&tool).map(|output| String::from_utf8_lossy(&output).into_owned())
+}
+
+fn words(all: &[&str]) -> Vec<String> {
+    all.iter().map(ToString::to_string).collect()
+}
+
+/// Whether zfs(8) has failed because there is no such thing.
+fn missing(error: &ToolError) -> bool {
+    error.to_string().contains("does not exist") || error.to_string().contains("no such pool")
+}
+
+fn with(verb: &str, properties: &BTreeMap<String, String>, rest: &[&str]) -> Vec<String> {
+    let mut args = vec![verb.to_string()];
+    for (name, value) in properties {
+        args.extend(["-o".to_string(), format!("{name}={value}")]);
+    }
+    args.extend(words(rest));
+    args
+}
+
+/// Creates a dataset, mounted, with its mark from its first moment on.
+pub(crate) fn create(dataset: &str, properties: &BTreeMap<String, String>) -> Result<(), Trouble> {
+    made(dataset, properties, zfs(&with("create", properties, &[dataset])))
+}
+
+/// Clones a snapshot.
+pub(crate) fn clone(snapshot: &str, dataset: &str, properties: &BTreeMap<String, String>) -> Result<(), Trouble> {
+    made(dataset, properties, zfs(&with("clone", properties, &[snapshot, dataset])))
+}
+
+/// zfs(8) also fails after it has made the dataset, if that cannot be mounted.
+fn made(dataset: &str, properties: &BTreeMap<String, String>, done: Result<String, ToolError>) -> Result<(), Trouble> {
+    done.map(drop).map_err(|error| {
+        if let Some(id) = properties.get(MARK).and_then(|id| ContainerId::new(id).ok())
+            && !error.to_string().contains("dataset already exists")
+            && let Err(e) = destroy(dataset, &id, properties.get("mountpoint").map(Path::new))
+        {
+            return format!("{error}; {dataset} is left: {e}").into();
+        }
+        error.into()
+    })
+}
+
+/// Destroys a dataset, with all that lies below it, if its mark names `id`, and removes the directory that it was mounted
+/// on, which zfs(8) leaves where the mountpoint is not inherited. It is unmounted by force: the jail is dead, whoever
+/// else looks into its root must not keep it.
+pub(crate) fn destroy(dataset: &str, id: &ContainerId, mountpoint: Option<&Path>) -> Result<(), Trouble> {
+    match zfs(&words(&["get", "-H", "-o", "value", MARK, dataset])) {
+        Err(e) if missing(&e) => {}
+        Err(e) => return Err(e.into()),
+        Ok(mark) if mark.trim() != id.as_str() => return Ok(()),
+        Ok(_) => match zfs(&words(&["destroy", "-r", "-f", dataset])) {
+            Err(e) if missing(&e) => {}
+            other => drop(other?),
+        },
+    }
+    match mountpoint.map(std::fs::remove_dir) {
+        Some(Err(e)) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a dataset is one that a container of this id left.
+fn is_kept(dataset: &str, id: &ContainerId) -> Result<bool, Trouble> {
+    match zfs(&words(&["get", "-H", "-o", "value", &format!("{MARK},{KEEP}"), dataset])) {
+        Err(e) if missing(&e) => Ok(false),
+        other => Ok(other?.lines().eq([id.as_str(), "on"])),
+    }
+}
+
+impl Datasets {
+    /// The store at a dataset, mounted where it says, or else at `path` when it is made.
+    #[must_use]
+    pub fn at(store: &str, path: PathBuf) -> Self {
+        let said = zfs(&words(&["get", "-H", "-o", "value", "mountpoint", store])).ok();
+        let path = said.map(|at| PathBuf::from(at.trim_end())).filter(|at| at.is_absolute()).unwrap_or(path);
+        Self { store: store.into(), path }
+    }
+
+    /// The snapshot that the root of a persistent pot was cloned from, if an earlier container of this id left one.
+    ///
+    /// # Errors
+    /// It is not mounted, or zfs(8)'s words.
+    pub fn kept(&self, id: &ContainerId) -> Result<Option<String>, Trouble> {
+        let dataset = self.pot(id);
+        if !is_kept(&dataset, id)? {
+            return Ok(None);
+        }
+        let root = format!("{dataset}/m");
+        let found = zfs(&words(&["get", "-H", "-o", "value", "mounted,origin", &root]))?;
+        match found.trim_end().split_once('\n') {
+            Some(("yes", origin)) => Ok(Some(origin.into())),
+            _ => Err(format!("{root} is kept for {id} and is not mounted: zfs mount {root}").into()),
+        }
+    }
+
+    /// Destroys what a persistent pot left. Whether there was something.
+    ///
+    /// # Errors
+    /// zfs(8)'s words.
+    pub fn forget(&self, id: &ContainerId) -> Result<bool, Trouble> {
+        let dataset = self.pot(id);
+        let there = is_kept(&dataset, id)?;
+        if there {
+            destroy(&dataset, id, Some(&self.path.join("jails").join(component(id))))?;
+        }
+        Ok(there)
+    }
+
+    /// Destroys the datasets of containers of `root` that are no more, as after a reboot; what a persistent pot has left
+    /// stays. Says which.
+    ///
+    /// # Errors
+    /// zfs(8)'s words.
+    pub fn sweep(&self, root: &Path) -> Result<Vec<PathBuf>, Trouble> {
+        let jails = format!("{}/jails", self.store);
+        let columns = format!("name,{MARK},{STATE},{KEEP}");
+        let listed = match zfs(&words(&["list", "-H", "-d", "1", "-t", "filesystem", "-o", &columns, &jails])) {
+            Err(e) if missing(&e) => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut swept = Vec::new();
+        for line in listed.lines() {
+            let fields: Vec<&str> = line.split('\t').collect();
+            let [name, id, state, "-"] = fields[..] else { continue };
+            let (Ok(id), state) = (ContainerId::new(id), Path::new(state)) else { continue };
+            // A container in the making has its entry before its dataset.
+            if name == self.pot(&id) && state.parent() == Some(root) && !state.exists() {
+                destroy(name, &id, Some(&self.path.join("jails").join(component(&id))))?;
+                swept.push(name.into());
+            }
+        }
+        Ok(swept)
+    }
+
+    /// The dataset of a pot.
+    fn pot(&self, id: &ContainerId) -> String {
+        format!("{}/jails/{}", self.store, component(id))
+    }
+
+    /// What is known of a base: the dataset `bases/NAME` of the store, with the snapshot that potrun made, or pot's
+    /// latest; and where it is mounted.
+    ///
+    /// # Errors
+    /// zfs(8)'s words.
+    pub fn base(&self, name: &str) -> Result<Option<(Base, PathBuf)>, Trouble> {
+        let dataset = format!("{}/bases/{name}", self.store);
+        let columns = format!("name,{DIGEST},mountpoint");
+        let args = ["list", "-H", "-p", "-d", "1", "-t", "filesystem,snapshot", "-o", &columns, &dataset];
+        let listed = match zfs(&words(&args)) {
+            Err(e) if missing(&e) => return Ok(None),
+            other => other?,
+        };
+        let found = crate::zfs::base(&listed, &dataset);
+        Ok(found.map(|found| {
+            let base = Base { digest: found.digest, snapshot: found.snapshot, osrelease: None };
+            (base, found.mountpoint.into())
+        }))
+    }
+}
+
+/// The user property that a base's digest is kept in.
+const DIGEST: &str = "potrun:sha256";
+
+/// The version of the tool, `zfs-2.3.9`, where there is one.
+#[must_use]
+pub fn version() -> Option<String> {
+    let said = file().exists().then(|| zfs(&words(&["version"])).ok()).flatten()?;
+    said.lines().next().map(String::from)
+}
+
+/// Whether there is a dataset of this name, where there is a zfs(8) to ask.
+#[must_use]
+pub fn exists(dataset: &str) -> bool {
+    file().exists() && zfs(&words(&["list", "-H", "-o", "name", "-t", "filesystem", dataset])).is_ok()
+}
+
+/// Where the datasets are mounted that are there, by name.
+pub(crate) fn mountpoints(names: &[String]) -> Result<BTreeMap<String, Option<PathBuf>>, Trouble> {
+    let mut all = BTreeMap::new();
+    for name in names {
+        let args = ["list", "-H", "-o", "mounted,mountpoint", "-t", "filesystem", name];
+        let listed = match zfs(&words(&args)) {
+            Err(e) if missing(&e) => continue,
+            other => other?,
+        };
+        let mounted = listed.trim_end_matches('\n').strip_prefix("yes\t").map(PathBuf::from);
+        all.insert(name.clone(), mounted);
+    }
+    Ok(all)
+}
