@@ -67,7 +67,7 @@ setup() {
     make_base
     on_overlay
     "$potrun" base import $release "$work/base.tgz" || exit 2
-    zfs create -o mountpoint=/opt/pot -o canmount=off $pool/pot || exit 2
+    zfs create -o mountpoint=/opt/pot -o canmount=off -o atime=off $pool/pot || exit 2
     on_zfs
     "$potrun" base import $release "$work/base.tgz" || exit 2
     # What the first pot makes and leaves is there for all of them: empty directories, the lock of the ledger.
