@@ -139,7 +139,14 @@ const VERBS: &[Verb] = &[
     verb("info", "Show versions, places, drivers and why they are these", go::<verb::info::Info>),
     verb("gc", "Finish what a killed potrun left behind", go::<verb::gc::Gc>),
     verb("base", "Base releases: import, fetch, ls, rm", go::<verb::base::Base>),
-    verb("fscomp", "Volumes: create, ls, rm", go::<verb::fscomp::Fscomp>),
+    verb(
+        "fscomp",
+        "Volumes: create, ls, rm; with ZFS snapshot, rollback, clone, send, receive",
+        go::<verb::fscomp::Fscomp>,
+    ),
+    verb("snapshot", "Keep the root of a pot, or a volume, as it is now (ZFS)", go::<verb::snapshot::Snapshot>),
+    verb("revert", "Put a stopped pot, or a volume, back to a snapshot (ZFS)", go::<verb::snapshot::Revert>),
+    verb("snapshots", "Snapshots: ls, rm (ZFS)", go::<verb::snapshot::Snapshots>),
     verb("network", "Networks: create, rm, ls, show, up, down, next, validate", go::<verb::network::Network>),
 ];
 

@@ -19,6 +19,7 @@ pub mod plan;
 pub mod ps;
 pub mod run;
 pub mod show;
+pub mod snapshot;
 pub mod spec;
 pub mod start;
 pub mod stop;

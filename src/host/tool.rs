@@ -98,8 +98,20 @@ const KEEP: usize = 4096;
 /// # Errors
 /// It cannot be started, takes too long, or fails.
 pub fn run(tool: &Tool<'_>) -> Result<Vec<u8>, ToolError> {
+    work(tool, Stdio::piped())
+}
+
+/// The same with potrun's own stdin.
+///
+/// # Errors
+/// It cannot be started, takes too long, or fails.
+pub fn filter(tool: &Tool<'_>) -> Result<Vec<u8>, ToolError> {
+    work(tool, Stdio::inherit())
+}
+
+fn work(tool: &Tool<'_>, stdin: Stdio) -> Result<Vec<u8>, ToolError> {
     let path = || tool.path.to_path_buf();
-    let mut child = start(tool).map_err(|source| ToolError::Start { path: path(), source })?;
+    let mut child = start(tool, stdin).map_err(|source| ToolError::Start { path: path(), source })?;
     let deadline = tool.timeout.map(|timeout| Instant::now() + timeout);
     let talked = talk(&mut child, tool.input, deadline);
     match talked {
@@ -118,14 +130,14 @@ pub fn run(tool: &Tool<'_>) -> Result<Vec<u8>, ToolError> {
     }
 }
 
-fn start(tool: &Tool<'_>) -> io::Result<Child> {
+fn start(tool: &Tool<'_>, stdin: Stdio) -> io::Result<Child> {
     #[allow(clippy::disallowed_methods)] // this is the place
     let mut command = Command::new(tool.path);
     if let Some((name, rest)) = tool.args.split_first() {
         command.arg0(name).args(rest);
     }
     command.env_clear().envs(tool.env.iter().filter_map(|variable| variable.split_once('=')));
-    command.stdin(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(stdin).stderr(Stdio::piped());
     command.stdout(match tool.output {
         Output::Inherit => Stdio::inherit(),
         Output::Keep => Stdio::piped(),

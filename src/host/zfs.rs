@@ -2,6 +2,7 @@
 
 mod bases;
 mod fscomps;
+pub mod snapshots;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

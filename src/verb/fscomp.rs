@@ -9,6 +9,8 @@ use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result};
 use crate::host::this;
 
+use super::snapshot;
+
 /// Arguments of `fscomp`.
 #[derive(Debug, Args)]
 pub struct Fscomp {
@@ -31,11 +33,52 @@ enum Verb {
         /// Its name
         name: String,
     },
+    /// Make a snapshot, and say its name (ZFS)
+    Snapshot {
+        /// The volume; the snapshot is called by the seconds since 1970 where nothing is said
+        #[arg(value_name = "NAME[@SNAPSHOT]")]
+        name: String,
+    },
+    /// Put a volume that no pot uses back to a snapshot, the latest where none is named (ZFS)
+    Rollback {
+        /// The volume, and the snapshot
+        #[arg(value_name = "NAME[@SNAPSHOT]")]
+        name: String,
+        /// Destroy the snapshots that are later
+        #[arg(long)]
+        newer: bool,
+    },
+    /// Make a volume that begins as a snapshot of another one; it takes no room (ZFS)
+    Clone {
+        /// The volume, and the snapshot; one is made where none is named
+        #[arg(value_name = "NAME[@SNAPSHOT]")]
+        name: String,
+        /// The new volume
+        new: String,
+    },
+    /// Write a snapshot to stdout, the latest where none is named (ZFS)
+    Send {
+        /// The volume, and the snapshot
+        #[arg(value_name = "NAME[@SNAPSHOT]")]
+        name: String,
+        /// Only what has changed since this snapshot
+        #[arg(long, value_name = "SNAPSHOT")]
+        from: Option<String>,
+    },
+    /// Make a volume of what a send has written, on stdin, or bring one up to date with what has changed (ZFS)
+    Receive {
+        /// The volume
+        name: String,
+        /// Give up what was changed in it since its latest snapshot; it is refused otherwise
+        #[arg(long)]
+        discard: bool,
+    },
 }
 
 impl cli::Run for Fscomp {
     fn run(&self, context: &Context) -> Result<u8> {
         let storage = this::facts::storage(&context.store);
+        let split = snapshot::split;
         match &self.verb {
             Verb::Create { name } => {
                 storage.create_fscomp(checked(name)?).map_err(|e| match e.kind() {
@@ -49,12 +92,25 @@ impl cli::Run for Fscomp {
                 super::print(&names.iter().map(|name| format!("{name}\n")).collect::<String>())?;
             }
             Verb::Rm { name } => {
-                storage.remove_fscomp(checked(name)?).map_err(|e| match e.kind() {
+                snapshot::unused(&storage, checked(name)?)?;
+                storage.remove_fscomp(name).map_err(|e| match e.kind() {
                     ErrorKind::NotFound => Error::caller(format!("fscomp {name} does not exist")),
                     ErrorKind::DirectoryNotEmpty => Error::caller(format!("fscomp {name} is not empty")),
                     _ => Error::operator(format!("remove fscomp {name}")).because(e),
                 })?;
             }
+            Verb::Snapshot { name } => return split(name).and_then(|(of, at)| snapshot::take(context, &of, at)),
+            Verb::Rollback { name, newer } => {
+                return split(name).and_then(|(of, at)| snapshot::revert(context, &of, at, *newer));
+            }
+            Verb::Clone { name, new } => {
+                let new = checked(new)?;
+                return split(name).and_then(|(of, at)| snapshot::clone(context, &of, at, new));
+            }
+            Verb::Send { name, from } => {
+                return split(name).and_then(|(of, at)| snapshot::send(context, &of, at, from.as_deref()));
+            }
+            Verb::Receive { name, discard } => return snapshot::receive(context, checked(name)?, *discard),
         }
         Ok(0)
     }

@@ -216,3 +216,30 @@ case_nothing_is_left_in_the_directory_of_pots() {
     ran a
     same "$(ls /opt/pot/jails)" "" "directories of pots"
 }
+
+case_snapshots_and_streams_of_volumes_and_pots() {
+    at=/opt/pot/fscomp
+    works "$potrun" fscomp create data
+    echo one >$at/data/f
+    works "$potrun" fscomp snapshot data@first
+    echo two >$at/data/f
+    pot a 'sleep 1000' '"persistent": true, "fscomps": [{"name": "data", "destination": "/mnt"}]'
+    started a
+    refused "in use: it is mounted on" "$potrun" fscomp rollback data
+    works "$potrun" snapshot a --name live
+    refused "it must be stopped" "$potrun" revert a
+    works "$potrun" delete --force a
+    touch /opt/pot/jails/a/m/var/tmp/late
+    works "$potrun" revert a --to live
+    [ ! -e /opt/pot/jails/a/m/var/tmp/late ] || fail "the pot was not put back"
+    works "$potrun" delete --data a
+    works "$potrun" fscomp rollback data
+    same "$(cat $at/data/f)" one "the volume after rollback"
+    "$potrun" fscomp send data | "$potrun" fscomp receive copy || fail "send and receive"
+    same "$(cat $at/copy/f)" one "what has come"
+    works "$potrun" fscomp clone data@first third
+    same "$(cat $at/third/f)" one "the clone"
+    refused "clone" "$potrun" snapshots rm --fscomp data --name first
+    for name in third copy data; do works zfs destroy -r $pool/pot/fscomp/$name; done
+    has "$("$potrun" info)" "$pool/pot" "where datasets are"
+}
