@@ -3,7 +3,7 @@
 
 changing='openat,mkdir,mkdirat,rename,renameat2,unlink,unlinkat,rmdir,symlink,symlinkat,mount,umount2,clone,clone3,fork,vfork,write,ftruncate,flock,fcntl,socket,bind,sendmsg,sendto,bpf,kill,pidfd_send_signal,fchmod,fchmodat,chmod'
 
-# Kills VERB at every so many calls (all of them would take minutes in an emulated machine; each run begins at another one);
+# Kills VERB at every so many calls (all of them would take long in an emulated machine; each run begins at another one);
 # PREPARE makes what the verb needs, RECOVER takes away what is left. How it must be then is in $work/prior.
 killed() { # every, prepare, recover, verb and arguments of potrun
     step=$1 prepare=$2 recover=$3
@@ -39,7 +39,7 @@ full() {
 
 case_create_killed() {
     full
-    killed 7 true delete_a create --bundle "$bundles/a" a
+    killed 11 true delete_a create --bundle "$bundles/a" a
     delete_a
 }
 
@@ -51,7 +51,7 @@ case_delete_killed() {
 case_import_killed() {
     on_zfs
     machine >"$work/prior"
-    killed 7 true collect base import second "$work/base.tgz"
+    killed 97 true collect base import second "$work/base.tgz"
     works "$potrun" base rm second
 }
 
