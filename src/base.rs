@@ -24,6 +24,7 @@ mod digest;
 mod directories;
 mod error;
 mod fetch;
+mod oci;
 mod partial;
 mod progress;
 mod tree;
@@ -34,6 +35,7 @@ pub use digest::{Digest, NoDigest};
 pub use directories::Directories;
 pub use error::BaseError;
 pub use fetch::{FetchError, FetchOptions};
+pub use oci::{Image, ImageError, ImageIds, ImageOptions, NoPlatform, Platform};
 pub use progress::{Progress, Quiet};
 pub use unpack::{Skipped, UnpackError, UnpackOptions, Unpacked, unpack};
 
@@ -58,9 +60,9 @@ const XZ_MEMORY: u32 = 512 << 10;
 pub struct Base {
     /// Its name.
     pub name: String,
-    /// SHA-256 of the archive.
+    /// SHA-256 of the archive, or of the manifest of the image.
     pub sha256: Digest,
-    /// Path or URL of the archive.
+    /// Path or URL of the archive; `oci:DIR[:TAG]`.
     pub source: String,
     /// When it was imported: RFC 3339, UTC.
     pub created: String,
@@ -68,6 +70,9 @@ pub struct Base {
     pub bytes: u64,
     /// Files, directories, links and the like.
     pub entries: u64,
+    /// What the image says about how it is run, if it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Image>,
 }
 
 /// What an import did.
@@ -203,7 +208,7 @@ impl Bases {
         }
 
         let room = self.keep.begin(name)?;
-        let unpacked = unpack_compressed(&mut input, room.tree(), options);
+        let unpacked = decompress(&mut input).and_then(|input| unpack(input, room.tree().as_fd(), options));
         // A file that is not the wanted one may be damaged in any way: that it is another one is the better error.
         let found = check(input.finish().at("read", file)?)?;
         let unpacked = unpacked.map_err(|source| BaseError::Unpack { archive: file.to_owned(), source })?;
@@ -212,19 +217,32 @@ impl Bases {
             name: name.to_owned(),
             sha256: found,
             source: source.to_owned(),
-            created: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            created: now(),
             bytes: unpacked.bytes,
             entries: unpacked.entries,
+            image: None,
         };
+        self.publish(room, base, unpacked.skipped, options, progress)
+    }
+
+    /// Gives a base that is whole its name.
+    fn publish(
+        &self,
+        room: Box<dyn Room>,
+        base: Base,
+        skipped: Skipped,
+        options: &UnpackOptions,
+        progress: &mut dyn Progress,
+    ) -> Result<Imported, BaseError> {
         if options.sync {
             progress.start("write to disk", None);
         }
         if room.publish(&base, options.sync)? {
-            return Ok(Imported::New(base, unpacked.skipped));
+            return Ok(Imported::New(base, skipped));
         }
         // Another import of the name was faster.
-        let there = self.find(name)?.ok_or_else(|| BaseError::Missing(name.to_owned()))?;
-        already(there, found)
+        let there = self.find(&base.name)?.ok_or_else(|| BaseError::Missing(base.name.clone()))?;
+        already(there, base.sha256)
     }
 
     /// Every base, by name.
@@ -279,6 +297,11 @@ fn already(base: Base, found: Digest) -> Result<Imported, BaseError> {
     }
 }
 
+/// The time for a record.
+fn now() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
+
 fn check_name(name: &str) -> Result<(), BaseError> {
     let fits = name.len() <= 64
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -304,8 +327,8 @@ fn write_record(path: &Path, base: &Base) -> Result<(), BaseError> {
     File::create_new(path).and_then(|mut file| file.write_all(&text)).at("write", path)
 }
 
-/// Unpacks a tar stream that is compressed as its first bytes say.
-fn unpack_compressed(input: impl Read, tree: &File, options: &UnpackOptions) -> Result<Unpacked, UnpackError> {
+/// A stream that is compressed as its first bytes say, or not at all.
+fn decompress<'a>(input: impl Read + 'a) -> Result<Box<dyn BufRead + 'a>, UnpackError> {
     let mut input = BufReader::with_capacity(BUFFER, input);
     let mut magic = [0; 6];
     let mut known = 0;
@@ -318,16 +341,15 @@ fn unpack_compressed(input: impl Read, tree: &File, options: &UnpackOptions) -> 
         }
     }
     let input = io::Cursor::new(magic).take(known as u64).chain(input);
-    let fd = tree.as_fd();
-    match magic {
-        [0x1f, 0x8b, ..] => unpack(buffered(flate2::bufread::MultiGzDecoder::new(input)), fd, options),
+    Ok(match magic {
+        [0x1f, 0x8b, ..] => Box::new(buffered(flate2::bufread::MultiGzDecoder::new(input))),
         [0xfd, b'7', b'z', b'X', b'Z', 0] => {
-            unpack(buffered(lzma_rust2::XzReader::new_mem_limit(input, true, XZ_MEMORY)), fd, options)
+            Box::new(buffered(lzma_rust2::XzReader::new_mem_limit(input, true, XZ_MEMORY)))
         }
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Err(ArchiveError::Compression("zstd").into()),
-        [b'B', b'Z', b'h', ..] => Err(ArchiveError::Compression("bzip2").into()),
-        _ => unpack(input, fd, options),
-    }
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => return Err(ArchiveError::Compression("zstd").into()),
+        [b'B', b'Z', b'h', ..] => return Err(ArchiveError::Compression("bzip2").into()),
+        _ => Box::new(input),
+    })
 }
 
 fn buffered(input: impl Read) -> impl BufRead {

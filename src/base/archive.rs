@@ -148,12 +148,41 @@ struct Sparse {
     given: bool,
 }
 
+/// The contents of a member, piece by piece.
+pub(super) trait Contents {
+    /// The next piece; empty behind the last one.
+    fn contents(&mut self) -> Result<&[u8]>;
+
+    /// So many bytes of [`Self::contents`] were used.
+    fn consume(&mut self, count: usize) -> Result<()>;
+}
+
+impl<R: BufRead> Contents for Members<R> {
+    fn contents(&mut self) -> Result<&[u8]> {
+        if self.body == 0 {
+            return Ok(&[]);
+        }
+        let left = self.body;
+        let piece = self.fill("the contents of a member")?;
+        let count = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        Ok(&piece[..count])
+    }
+
+    fn consume(&mut self, count: usize) -> Result<()> {
+        self.body -= count as u64;
+        self.advance(count)
+    }
+}
+
 /// The members of a tar stream, in order.
 pub(super) struct Members<R> {
     input: R,
-    /// Bytes of stream read so far, and how many may be.
+    /// Bytes of stream read so far, where this one began, and how many may be.
     at: u64,
+    start: u64,
     limit: u64,
+    /// Whether there may be no member at all.
+    empty: bool,
     /// What is left of the contents of the current member, and of the padding behind them.
     body: u64,
     padding: u64,
@@ -164,7 +193,18 @@ pub(super) struct Members<R> {
 impl<R: BufRead> Members<R> {
     /// Reads members from `input`, of which at most `limit` bytes are read.
     pub(super) fn new(input: R, limit: u64) -> Self {
-        Self { input, at: 0, limit, body: 0, padding: 0, header_at: 0 }
+        Self { input, at: 0, start: 0, limit, empty: false, body: 0, padding: 0, header_at: 0 }
+    }
+
+    /// The same for one of several streams with one limit: of the others `start` bytes were read. It may be without a
+    /// member, as the layers of images are.
+    pub(super) fn behind(input: R, start: u64, limit: u64) -> Self {
+        Self { at: start, start, empty: true, ..Self::new(input, limit) }
+    }
+
+    /// Bytes read so far, those of streams before this one included.
+    pub(super) fn at(&self) -> u64 {
+        self.at
     }
 
     /// The next member, or `None` behind the end mark, when the rest of the stream was read too: only then has the
@@ -189,23 +229,6 @@ impl<R: BufRead> Members<R> {
                 _ => return self.member(&header, extra).map(Some),
             }
         }
-    }
-
-    /// The next piece of the contents of the current member; empty behind the last one.
-    pub(super) fn contents(&mut self) -> Result<&[u8]> {
-        if self.body == 0 {
-            return Ok(&[]);
-        }
-        let left = self.body;
-        let piece = self.fill("the contents of a member")?;
-        let count = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        Ok(&piece[..count])
-    }
-
-    /// So many bytes of [`Self::contents`] were used.
-    pub(super) fn consume(&mut self, count: usize) -> Result<()> {
-        self.body -= count as u64;
-        self.advance(count)
     }
 
     fn advance(&mut self, count: usize) -> Result<()> {
@@ -270,7 +293,7 @@ impl<R: BufRead> Members<R> {
         let mut block = [0; BLOCK];
         self.read(&mut block, "the place of a header or of the end mark")?;
         if block.iter().all(|byte| *byte == 0) {
-            return if self.header_at == 0 { Err(ArchiveError::NotTar) } else { Ok(None) };
+            return if self.header_at == self.start && !self.empty { Err(ArchiveError::NotTar) } else { Ok(None) };
         }
         // The checksum counts its own field as blanks; old archivers summed signed bytes.
         let field = 148..156;
@@ -279,7 +302,7 @@ impl<R: BufRead> Members<R> {
         let signed: i64 = bytes.map(|byte| i64::from(byte.cast_signed())).sum();
         let stored = number(&block[148..156]);
         if stored != Some(unsigned) && stored != Some(signed) {
-            return Err(match self.header_at {
+            return Err(match self.header_at - self.start {
                 0 => ArchiveError::NotTar,
                 at => ArchiveError::Checksum { at },
             });

@@ -2,6 +2,7 @@
 
 use super::digest::{Digest, NoDigest};
 use super::fetch::FetchError;
+use super::oci::ImageError;
 use super::unpack::UnpackError;
 use std::io;
 use std::path::PathBuf;
@@ -51,6 +52,14 @@ pub enum BaseError {
         archive: PathBuf,
         /// Why.
         source: UnpackError,
+    },
+    /// The image could not be imported.
+    #[error("import {}", layout.display())]
+    Image {
+        /// The directory of its layout.
+        layout: PathBuf,
+        /// Why.
+        source: ImageError,
     },
     /// The download failed.
     #[error("fetch {url}")]

@@ -18,23 +18,47 @@
 //! - modification times of directories are set when the walk leaves them, and restored when it comes back later.
 //!
 //! Memory does not grow with the archive: there is no table of what was unpacked.
+//!
+//! A layer of an image is unpacked over the layers before it, by the rules of the OCI image specification ("Image Layer
+//! Filesystem Changeset"), which differ:
+//! - `.wh.NAME` removes NAME, `.wh..wh..opq` all that is in its directory, wherever it stands in the archive, as far as
+//!   it comes from an earlier layer; other names that begin with `.wh..wh.` are AUFS's own and left out;
+//! - a parent that is a symbolic link is followed as if the tree were the root, since images do need it; it is walked
+//!   like any other path, so that it leads nowhere else;
+//! - what takes the place of a directory removes all that is in it.
+//!
+//! To tell what comes from the layer itself, eight bytes are remembered for each of its members.
 
 pub(super) mod sys;
 
-use super::archive::{ArchiveError, Kind, Member, Members, shown};
+use super::archive::{ArchiveError, Contents, Kind, Member, Members, shown};
+use super::tree;
+use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{
     FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstat, fstatat, futimens, mkdirat, mknodat,
     utimensat,
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, mkfifoat, symlinkat, unlinkat};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ffi::CString;
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufRead, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStringExt;
 use xattr::FileExt;
+
+/// What the names of whiteouts begin with.
+const WHITEOUT: &[u8] = b".wh.";
+
+/// What follows in the name of the one that hides all of its directory.
+const OPAQUE: &[u8] = b".wh..opq";
+
+/// As many links on a way as Linux follows (path_resolution(7)).
+const MAX_LINKS: usize = 40;
 
 /// The deepest directory. Each level of the walk is an open descriptor, and 1024 of those is the usual limit.
 const MAX_DEPTH: usize = 256;
@@ -158,6 +182,58 @@ pub fn unpack(archive: impl BufRead, tree: BorrowedFd<'_>, options: &UnpackOptio
     unpacker.finish()
 }
 
+/// Unpacks the layers of an image, one over the other. The limits hold for all of them together.
+pub(super) struct Layers<'o> {
+    unpacker: Unpacker<'o>,
+    /// Bytes of tar stream of the layers so far.
+    read: u64,
+}
+
+impl<'o> Layers<'o> {
+    /// Into `tree`, an empty directory that nobody else writes to.
+    pub(super) fn new(tree: BorrowedFd<'_>, options: &'o UnpackOptions) -> Result<Self> {
+        Ok(Self { unpacker: Unpacker::new(tree, options)?, read: 0 })
+    }
+
+    /// Unpacks one more layer, and reads the stream to its end.
+    pub(super) fn add(&mut self, archive: impl BufRead) -> Result<()> {
+        self.unpacker.upon = Upon::Layers(Layer::default());
+        let mut members = Members::behind(archive, self.read, self.unpacker.options.max_bytes);
+        while let Some(member) = members.next()? {
+            self.unpacker.member(&member, &mut members)?;
+        }
+        self.read = members.at();
+        self.unpacker.leave(1)?;
+        Ok(())
+    }
+
+    /// After the last layer.
+    pub(super) fn finish(self) -> Result<Unpacked> {
+        self.unpacker.finish()
+    }
+}
+
+/// What the tree holds already.
+enum Upon {
+    /// What this archive has put there.
+    Nothing,
+    /// Other layers of an image.
+    Layers(Layer),
+}
+
+/// What a layer has put into the tree: keyed hashes of its paths, so that nobody can make two that are alike.
+#[derive(Default)]
+struct Layer {
+    keys: RandomState,
+    seen: HashSet<u64>,
+}
+
+impl Layer {
+    fn hash(&self, parent: u64, name: &[u8]) -> u64 {
+        self.keys.hash_one((parent, name))
+    }
+}
+
 /// Adds the step and the member to an error of the kernel.
 trait At<T> {
     fn at(self, step: &'static str, member: &[u8]) -> Result<T>;
@@ -183,10 +259,19 @@ struct Level {
     name: Vec<u8>,
     dir: File,
     seal: Seal,
+    /// Whether the current layer has something in it.
+    seen: bool,
+}
+
+impl Level {
+    fn new(name: &[u8], dir: File, seal: Seal) -> Self {
+        Self { name: name.to_vec(), dir, seal, seen: false }
+    }
 }
 
 struct Unpacker<'o> {
     options: &'o UnpackOptions,
+    upon: Upon,
     /// Whether owners, setuid bits and file capabilities can be kept.
     root: bool,
     /// From the tree itself, which is never left, down to the directory of the current member.
@@ -203,14 +288,15 @@ impl<'o> Unpacker<'o> {
         let seal = Seal { mode: Some(permissions(0o755)), ..Seal::default() };
         Ok(Self {
             options,
+            upon: Upon::Nothing,
             root: Uid::effective().is_root(),
-            levels: vec![Level { name: b".".to_vec(), dir, seal }],
+            levels: vec![Level::new(b".", dir, seal)],
             flagged: HashMap::new(),
             done: Unpacked::default(),
         })
     }
 
-    fn member(&mut self, member: &Member, members: &mut Members<impl BufRead>) -> Result<()> {
+    fn member(&mut self, member: &Member, members: &mut impl Contents) -> Result<()> {
         if matches!(member.kind, Kind::Char(..) | Kind::Block(..)) && !self.options.allow_devices {
             self.done.skipped.devices += 1;
             return Ok(());
@@ -224,7 +310,10 @@ impl<'o> Unpacker<'o> {
             self.leave(1)?;
             return self.fill_in(member);
         };
-        self.enter(parents, member)?;
+        if matches!(self.upon, Upon::Layers(_)) && path.iter().any(|name| name.starts_with(WHITEOUT)) {
+            return self.whiteout(name, parents, member);
+        }
+        self.enter(parents, member, true)?;
         match member.kind {
             Kind::Directory => self.directory(name, member)?,
             Kind::File => self.file(name, member, members)?,
@@ -241,7 +330,7 @@ impl<'o> Unpacker<'o> {
                 self.special(name, member, |dir| mknodat(dir, *name, SFlag::S_IFBLK, Mode::S_IRUSR, number))?;
             }
         }
-        self.remember_flags(&path, member)
+        self.remember(name, member)
     }
 
     /// Leaves every directory, and sets the file flags.
@@ -249,8 +338,15 @@ impl<'o> Unpacker<'o> {
         self.leave(1)?;
         for (path, flags) in std::mem::take(&mut self.flagged) {
             if let Some((name, parents)) = path.split_last() {
-                let dir = self.walk(parents).at("open the directory of", name)?;
-                sys::set_flags(dir.as_fd(), name, flags).at("set the file flags of", name)?;
+                let dir = match self.walk(parents) {
+                    // A later layer has removed it.
+                    Err(Errno::ENOENT) if matches!(self.upon, Upon::Layers(_)) => continue,
+                    other => other.at("open the directory of", name)?,
+                };
+                match sys::set_flags(dir.as_fd(), name, flags) {
+                    Err(e) if e.kind() == io::ErrorKind::NotFound && matches!(self.upon, Upon::Layers(_)) => {}
+                    other => drop(other.at("set the file flags of", name)?),
+                }
             }
         }
         self.leave(0)?;
@@ -271,19 +367,30 @@ impl<'o> Unpacker<'o> {
         self.levels[self.levels.len() - 1].dir.as_fd()
     }
 
-    /// Makes `parents` the current directory: what it has in common with the last one stays open.
-    fn enter(&mut self, parents: &[&[u8]], member: &Member) -> Result<()> {
+    /// Makes `parents` the current directory: what it has in common with the last one stays open. `false`: it is not
+    /// there, and was not to be made.
+    fn enter(&mut self, parents: &[impl AsRef<[u8]>], member: &Member, make: bool) -> Result<bool> {
         if parents.len() > MAX_DEPTH {
             return Err(refused(member, format!("it lies deeper than {MAX_DEPTH} directories")));
         }
         let open = self.levels[1..].iter().zip(parents);
-        let common = open.take_while(|(level, name)| level.name == **name).count();
+        let common = open.take_while(|(level, name)| level.name == name.as_ref()).count();
         self.leave(1 + common)?;
-        for name in &parents[common..] {
+        for name in parents[common..].iter().map(AsRef::as_ref) {
             let level = match self.open(name) {
+                Err(Errno::ENOENT) if !make => return Ok(false),
                 Err(Errno::ENOENT) => {
                     self.count()?;
                     self.make_directory(name)?
+                }
+                Err(errno) if is_no_directory(errno) && matches!(self.upon, Upon::Layers(_)) => {
+                    let path: Vec<&[u8]> = parents.iter().map(AsRef::as_ref).collect();
+                    let real =
+                        resolve(self.levels[0].dir.as_fd(), &path).at("resolve the directory of", &member.path)?;
+                    if real == path {
+                        return Err(refused(member, format!("its parent {} is no directory", shown(name))));
+                    }
+                    return self.enter(&real, member, make);
                 }
                 Err(errno) if is_no_directory(errno) => {
                     let why = format!("its parent {} is a link or a file, not a directory", shown(name));
@@ -293,7 +400,7 @@ impl<'o> Unpacker<'o> {
             };
             self.levels.push(level);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Leaves directories until `keep` are open.
@@ -334,14 +441,14 @@ impl<'o> Unpacker<'o> {
             seal.mode = Some(mode);
             fchmod(&dir, mode | Mode::S_IRWXU)?;
         }
-        Ok(Level { name: name.to_vec(), dir, seal })
+        Ok(Level::new(name, dir, seal))
     }
 
     /// Makes a directory, which is like that of an archive without a member for it until [`Self::fill_in`].
     fn make_directory(&self, name: &[u8]) -> Result<Level> {
         mkdirat(self.here(), name, Mode::S_IRWXU).at("make directory", name)?;
         let dir = open_directory(self.here(), name).at("open directory", name)?;
-        Ok(Level { name: name.to_vec(), dir, seal: Seal { mode: Some(permissions(0o755)), ..Seal::default() } })
+        Ok(Level::new(name, dir, Seal { mode: Some(permissions(0o755)), ..Seal::default() }))
     }
 
     fn directory(&mut self, name: &[u8], member: &Member) -> Result<()> {
@@ -371,7 +478,7 @@ impl<'o> Unpacker<'o> {
         Ok(())
     }
 
-    fn file(&mut self, name: &[u8], member: &Member, members: &mut Members<impl BufRead>) -> Result<()> {
+    fn file(&mut self, name: &[u8], member: &Member, members: &mut impl Contents) -> Result<()> {
         self.done.bytes = self.done.bytes.saturating_add(member.size);
         // The stream has the same limit; this one is for holes.
         if self.done.bytes > self.options.max_bytes {
@@ -406,7 +513,11 @@ impl<'o> Unpacker<'o> {
         let no = |why: &str| refused(member, format!("hard link to {}, {why}", shown(&member.link)));
         let target = components(&member.link).map_err(no)?;
         let (last, parents) = target.split_last().ok_or_else(|| no("which is the tree itself"))?;
-        let from = match self.walk(parents) {
+        let mut from = self.walk(parents);
+        if from.as_ref().is_err_and(|errno| is_no_directory(*errno)) && matches!(self.upon, Upon::Layers(_)) {
+            from = resolve(self.levels[0].dir.as_fd(), parents).and_then(|real| self.walk(&real));
+        }
+        let from = match from {
             Err(errno) if is_no_directory(errno) => return Err(no("which lies behind a link or a file")),
             Err(Errno::ENOENT) => return Err(no("which is no earlier member")),
             other => other.at("open the directory of", &member.link)?,
@@ -478,6 +589,9 @@ impl<'o> Unpacker<'o> {
             other => other,
         };
         match unlinked {
+            Err(Errno::ENOTEMPTY | Errno::EEXIST) if matches!(self.upon, Upon::Layers(_)) => {
+                tree::remove(self.here(), &c_name(name)).at("replace", &member.path)
+            }
             Err(Errno::ENOTEMPTY | Errno::EEXIST) => Err(refused(member, "it would replace a directory with contents")),
             other => other.at("replace", &member.path),
         }
@@ -535,8 +649,42 @@ impl<'o> Unpacker<'o> {
         }
     }
 
-    /// Notes the file flags of a member, and forgets those of one that it replaced.
-    fn remember_flags(&mut self, path: &[&[u8]], member: &Member) -> Result<()> {
+    /// Removes what a member of a layer hides. `name` or one of `parents` begins with `.wh.`.
+    fn whiteout(&mut self, name: &[u8], parents: &[&[u8]], member: &Member) -> Result<()> {
+        let Some(hidden) = name.strip_prefix(WHITEOUT) else { return Ok(()) };
+        let opaque = hidden == OPAQUE;
+        if parents.iter().any(|name| name.starts_with(WHITEOUT)) || (hidden.starts_with(WHITEOUT) && !opaque) {
+            return Ok(());
+        }
+        if matches!(hidden, b"" | b"." | b"..") {
+            return Err(refused(member, "a whiteout of no name"));
+        }
+        if !self.enter(parents, member, false)? {
+            return Ok(());
+        }
+        let Upon::Layers(layer) = &self.upon else { return Ok(()) };
+        let here = self.levels[1..].iter().fold(0, |hash, level| layer.hash(hash, &level.name));
+        if opaque {
+            return prune(self.here(), layer, here).at("remove what is hidden by", &member.path);
+        }
+        remove_older(self.here(), hidden, layer, layer.hash(here, hidden)).at("remove what is hidden by", &member.path)
+    }
+
+    /// Notes that a member is of the current layer, and its file flags.
+    fn remember(&mut self, name: &[u8], member: &Member) -> Result<()> {
+        if let Upon::Layers(layer) = &mut self.upon {
+            let mut hash = 0;
+            for level in &mut self.levels[1..] {
+                hash = layer.hash(hash, &level.name);
+                if !level.seen {
+                    layer.seen.insert(hash);
+                    level.seen = true;
+                }
+            }
+            layer.seen.insert(if member.kind == Kind::Directory { hash } else { layer.hash(hash, name) });
+        }
+        let mut path: Vec<&[u8]> = self.levels[1..].iter().map(|level| level.name.as_slice()).collect();
+        path.extend((member.kind != Kind::Directory).then_some(name));
         let flags = member.flags.as_deref().map_or(0, flag_bits);
         if flags != 0 && !sys::HAS_FLAGS {
             self.done.skipped.flags += 1;
@@ -544,7 +692,8 @@ impl<'o> Unpacker<'o> {
             if self.flagged.len() >= MAX_FLAGGED {
                 return Err(refused(member, format!("more than {MAX_FLAGGED} members have file flags")));
             }
-            self.flagged.insert(path.iter().map(|name| name.to_vec()).collect(), flags);
+            let path = path.iter().map(|name| name.to_vec()).collect();
+            self.flagged.insert(path, flags);
         } else if !self.flagged.is_empty() {
             let path: Vec<Vec<u8>> = path.iter().map(|name| name.to_vec()).collect();
             self.flagged.remove(&path);
@@ -557,8 +706,107 @@ fn refused(member: &Member, why: impl Into<String>) -> UnpackError {
     UnpackError::Refused { member: member.shown(), why: why.into() }
 }
 
+/// Removes what is in `dir`, but what the layer itself has put there.
+fn prune(dir: BorrowedFd<'_>, layer: &Layer, hash: u64) -> io::Result<()> {
+    let mut listing = Dir::from_fd(open_directory(dir, b".")?.into())?;
+    let names: Vec<_> = listing.iter().collect::<nix::Result<_>>()?;
+    for entry in names {
+        let name = entry.file_name().to_bytes();
+        if !matches!(name, b"." | b"..") {
+            remove_older(dir, name, layer, layer.hash(hash, name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes `name` in `dir`, but what the layer itself has put there. `hash`: of its path.
+fn remove_older(dir: BorrowedFd<'_>, name: &[u8], layer: &Layer, hash: u64) -> io::Result<()> {
+    if !layer.seen.contains(&hash) {
+        return tree::remove(dir, &c_name(name));
+    }
+    match open_directory(dir, name) {
+        Err(errno) if is_no_directory(errno) => Ok(()),
+        other => prune(other?.as_fd(), layer, hash),
+    }
+}
+
+/// Where `path` is beneath `root` when its links are followed as if that were `/`; what is missing is taken by its name.
+/// It is for trees that nobody else writes to; the caller walks it all the same.
+pub(super) fn resolve(root: BorrowedFd<'_>, path: &[&[u8]]) -> nix::Result<Vec<Vec<u8>>> {
+    let mut left: VecDeque<Vec<u8>> = path.iter().map(|name| name.to_vec()).collect();
+    let mut way: Vec<(Vec<u8>, Option<File>)> = Vec::new();
+    let mut links = 0;
+    while let Some(name) = left.pop_front() {
+        match name.as_slice() {
+            b"" | b"." => continue,
+            b".." => {
+                way.pop();
+                continue;
+            }
+            _ => {}
+        }
+        let here = match way.last() {
+            None => root,
+            Some((_, Some(dir))) => dir.as_fd(),
+            // Behind what is missing or no directory there is nothing to look at.
+            Some((_, None)) => {
+                way.push((name, None));
+                continue;
+            }
+        };
+        match open_directory(here, &name) {
+            Ok(dir) => way.push((name, Some(dir))),
+            Err(Errno::ENOENT) => way.push((name, None)),
+            Err(errno) if is_no_directory(errno) => match readlinkat(here, name.as_slice()) {
+                Ok(to) => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(Errno::ELOOP);
+                    }
+                    let to = to.into_vec();
+                    if to.starts_with(b"/") {
+                        way.clear();
+                    }
+                    for part in to.split(|byte| *byte == b'/').rev() {
+                        left.push_front(part.to_vec());
+                    }
+                }
+                Err(Errno::EINVAL) => way.push((name, None)), // no link: a file
+                Err(errno) => return Err(errno),
+            },
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(way.into_iter().map(|(name, _)| name).collect())
+}
+
+/// Opens the regular file `path` beneath `tree`, whose links are followed inside; `None` where there is none.
+pub(super) fn open_file(tree: BorrowedFd<'_>, path: &[&[u8]]) -> nix::Result<Option<File>> {
+    let mut way = resolve(tree, path)?;
+    let Some(name) = way.pop() else { return Ok(None) };
+    let mut dir = open_directory(tree, b".")?;
+    for name in &way {
+        dir = match open_directory(dir.as_fd(), name) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
+            other => other?,
+        };
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = match openat(&dir, name.as_slice(), flags, Mode::empty()) {
+        Err(Errno::ENOENT | Errno::ENXIO | Errno::ELOOP | Errno::EMLINK) => return Ok(None),
+        other => other?,
+    };
+    let status = fstat(&file)?;
+    Ok((kind_of(&status) == SFlag::S_IFREG).then(|| File::from(file)))
+}
+
+/// Names of directories hold no NUL.
+fn c_name(name: &[u8]) -> CString {
+    CString::new(name).unwrap_or_default()
+}
+
 /// Copies the next `count` bytes of the contents into `file`.
-fn write(file: &mut File, mut count: u64, member: &Member, members: &mut Members<impl BufRead>) -> Result<()> {
+fn write(file: &mut File, mut count: u64, member: &Member, members: &mut impl Contents) -> Result<()> {
     while count > 0 {
         let piece = members.contents()?;
         let step = piece.len().min(usize::try_from(count).unwrap_or(usize::MAX));

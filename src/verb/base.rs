@@ -1,11 +1,13 @@
 //! `potrun base`: imports, fetches, lists and removes base releases.
 
-use crate::base::{BaseError, Bases, Digest, FetchOptions, Imported, Progress, UnpackOptions};
+use crate::base::{BaseError, Bases, Digest, FetchOptions, ImageOptions, Imported, Platform, Progress, UnpackOptions};
 use crate::cli::{self, Context};
 use crate::error::{Error, Result};
 use crate::host::this;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `base`.
@@ -24,13 +26,20 @@ impl cli::Run for Base {
 /// What to do with base releases.
 #[derive(Debug, clap::Subcommand)]
 enum BaseCommand {
-    /// Unpack an archive (tar, tar.gz, tar.xz) as a base
+    /// Unpack an archive (tar, tar.gz, tar.xz) or an OCI image as a base
     Import {
         /// Name of the new base
         name: String,
         /// The archive
-        file: PathBuf,
-        /// Digest that the archive must have
+        #[arg(required_unless_present = "oci", conflicts_with = "oci")]
+        file: Option<PathBuf>,
+        /// Directory of an OCI image layout, and the name of the image in it if there are several
+        #[arg(long, value_name = "DIR[:TAG]")]
+        oci: Option<OsString>,
+        /// Which image of several; default: that of this machine
+        #[arg(long, requires = "oci", value_name = "OS/ARCH[/VARIANT]")]
+        platform: Option<Platform>,
+        /// Digest that the archive, or the image's manifest, must have
         #[arg(long, value_name = "HEX")]
         sha256: Option<Digest>,
         /// How it is unpacked
@@ -111,9 +120,19 @@ impl Unpack {
 fn run(command: &BaseCommand, store: &Path) -> std::result::Result<(), BaseError> {
     let bases = this::facts::bases(store);
     let text = match command {
-        BaseCommand::Import { name, file, sha256, unpack } => {
+        BaseCommand::Import { name, file, oci, platform, sha256, unpack } => {
             let mut bar = Bar::default();
-            let imported = bases.import(name, file, *sha256, &unpack.options(), &mut bar);
+            let imported = match (oci, file) {
+                (Some(oci), _) => {
+                    let (dir, tag) = layout(oci);
+                    let what = ImageOptions { tag, platform: platform.clone(), sha256: *sha256 };
+                    bases.import_image(name, &dir, &what, &unpack.options(), &mut bar)
+                }
+                // The command line has one of both.
+                (None, file) => {
+                    bases.import(name, file.as_deref().unwrap_or("".as_ref()), *sha256, &unpack.options(), &mut bar)
+                }
+            };
             bar.clear();
             told(&imported?, &mut bar)
         }
@@ -142,6 +161,19 @@ fn run(command: &BaseCommand, store: &Path) -> std::result::Result<(), BaseError
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|source| BaseError::Io { step: "write", path: "stdout".into(), source }),
     }
+}
+
+/// `DIR[:TAG]`: the directory ends at the first colon before which there is one, for tags have colons too.
+fn layout(text: &OsStr) -> (PathBuf, Option<String>) {
+    let bytes = text.as_bytes();
+    let colons = bytes.iter().enumerate().filter(|(_, byte)| **byte == b':').map(|(at, _)| at);
+    for at in colons {
+        let dir = Path::new(OsStr::from_bytes(&bytes[..at]));
+        if dir.is_dir() {
+            return (dir.into(), Some(String::from_utf8_lossy(&bytes[at + 1..]).into_owned()));
+        }
+    }
+    (text.into(), None)
 }
 
 /// The line for an import; what could not be kept is a notice.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::base::Image;
 use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result};
 use crate::facts::Os;
@@ -22,21 +23,88 @@ pub struct Spec {
     /// For a caller without root: root inside is the caller outside
     #[arg(long)]
     rootless: bool,
-    /// A pot that is cloned from this base
+    /// A pot that is cloned from this base; of an OCI image, with its program, environment, directory and user
     #[arg(long, value_name = "NAME")]
     base: Option<String>,
 }
 
 impl cli::Run for Spec {
-    fn run(&self, _: &Context) -> Result<u8> {
+    fn run(&self, context: &Context) -> Result<u8> {
         let config = match &self.base {
-            Some(base) => pot(base),
+            Some(base) => {
+                let mut config = pot(base);
+                // A base need not be there yet, nor a store that could be read.
+                let image = this::facts::bases(&context.store).find(base).ok().flatten().and_then(|base| base.image);
+                if let Some(image) = image {
+                    for note in convert(&mut config, base, &image)? {
+                        eprintln!("potrun: note: {note}");
+                    }
+                }
+                config
+            }
             None if this::OS == Some(Os::Freebsd) => jail(),
             None => plain(self.rootless),
         };
         write(&self.bundle, &config)?;
         Ok(0)
     }
+}
+
+/// Fills in what an image says about its process, by the OCI image specification ("Conversion to OCI Runtime
+/// Configuration"), and returns what it says that has no place there.
+fn convert(config: &mut Value, base: &str, image: &Image) -> Result<Vec<String>> {
+    let process = &mut config["process"];
+    let args: Vec<&String> = image.entrypoint.iter().chain(&image.cmd).collect();
+    if !args.is_empty() {
+        process["args"] = json!(args);
+    }
+    if !image.env.is_empty() {
+        let has = |name: &str| image.env.iter().any(|one| one.split('=').next() == Some(name));
+        let own = process["env"].as_array().cloned().unwrap_or_default();
+        let ours =
+            own.into_iter().filter(|one| !has(one.as_str().unwrap_or_default().split('=').next().unwrap_or_default()));
+        process["env"] = ours.chain(image.env.iter().map(|one| json!(one))).collect();
+    }
+    if !image.working_dir.is_empty() {
+        process["cwd"] = json!(Path::new("/").join(&image.working_dir));
+    }
+    let Some(ids) = &image.ids else {
+        return Err(Error::caller(format!("base {base} runs as {:?}, whom its /etc/passwd does not have", image.user)));
+    };
+    process["user"] = json!({"uid": ids.uid, "gid": ids.gid});
+    if !ids.additional_gids.is_empty() {
+        process["user"]["additionalGids"] = json!(ids.additional_gids);
+    }
+    let mut annotations = serde_json::Map::new();
+    let mut annotate = |name: &str, text: String| {
+        if !text.is_empty() {
+            annotations.insert(format!("org.opencontainers.image.{name}"), text.into());
+        }
+    };
+    if let Some(platform) = &image.platform {
+        annotate("os", platform.os.clone());
+        annotate("architecture", platform.architecture.clone());
+        annotate("variant", platform.variant.clone().unwrap_or_default());
+    }
+    annotate("exposedPorts", image.exposed_ports.join(","));
+    annotate("stopSignal", image.stop_signal.clone());
+    if !annotations.is_empty() {
+        config["annotations"] = annotations.into();
+    }
+    let mut notes = Vec::new();
+    if !image.exposed_ports.is_empty() {
+        notes.push(format!(
+            "the image listens on {}: to export them, see exportedPorts",
+            image.exposed_ports.join(", ")
+        ));
+    }
+    if !image.volumes.is_empty() {
+        notes.push(format!(
+            "the image has data in {}: it ends with the pot, unless an fscomp is there",
+            image.volumes.join(", ")
+        ));
+    }
+    Ok(notes)
 }
 
 /// Writes a new config.json; one that exists is left alone.

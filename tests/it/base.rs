@@ -20,10 +20,10 @@ use std::thread::JoinHandle;
 // ---- the scene --------------------------------------------------------------------------------------------------
 
 /// A directory of the test's own, with a store and something outside of it that must stay as it is.
-struct Scene(PathBuf);
+pub(crate) struct Scene(pub(crate) PathBuf);
 
 impl Scene {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("potrun-base-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let scene = Self(std::env::temp_dir().join(name));
@@ -32,7 +32,7 @@ impl Scene {
         scene
     }
 
-    fn store(&self) -> PathBuf {
+    pub(crate) fn store(&self) -> PathBuf {
         self.0.join("store")
     }
 
@@ -40,15 +40,15 @@ impl Scene {
         Directories::at(&self.store())
     }
 
-    fn bases(&self) -> Bases {
+    pub(crate) fn bases(&self) -> Bases {
         Bases::at(&self.store())
     }
 
-    fn tree(&self, path: &str) -> PathBuf {
+    pub(crate) fn tree(&self, path: &str) -> PathBuf {
         self.directories().tree("b").join(path)
     }
 
-    fn outside(&self, path: &str) -> PathBuf {
+    pub(crate) fn outside(&self, path: &str) -> PathBuf {
         self.0.join("outside").join(path)
     }
 
@@ -80,21 +80,21 @@ impl Scene {
     }
 
     #[track_caller]
-    fn nothing_is_left(&self) {
+    pub(crate) fn nothing_is_left(&self) {
         assert_eq!(names(&self.store().join("bases")), Vec::<String>::new());
         assert_eq!(names(&self.store().join("cache")), Vec::<String>::new());
         self.outside_is_untouched();
     }
 
     #[track_caller]
-    fn outside_is_untouched(&self) {
+    pub(crate) fn outside_is_untouched(&self) {
         assert_eq!(names(&self.outside("")), ["secret"]);
         assert_eq!(fs::read_to_string(self.outside("secret")).unwrap(), "secret");
         assert_eq!(fs::metadata(self.outside("secret")).unwrap().nlink(), 1, "linked to from the tree");
     }
 
     /// The program, with nothing from the environment of the test.
-    fn potrun(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn potrun(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_potrun"));
         command.env_clear().arg("--store").arg(self.store()).arg("base").args(arguments);
         command
@@ -107,11 +107,11 @@ impl Drop for Scene {
     }
 }
 
-fn options() -> UnpackOptions {
+pub(crate) fn options() -> UnpackOptions {
     UnpackOptions { sync: false, ..UnpackOptions::default() }
 }
 
-fn names(directory: &Path) -> Vec<String> {
+pub(crate) fn names(directory: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
@@ -119,7 +119,7 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 /// An error with its causes, and the rule of the house that none repeats the next.
-fn chain(error: &BaseError) -> String {
+pub(crate) fn chain(error: &BaseError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -130,11 +130,11 @@ fn chain(error: &BaseError) -> String {
     text
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     nix::unistd::Uid::effective().is_root()
 }
 
-fn sha256(bytes: &[u8]) -> Digest {
+pub(crate) fn sha256(bytes: &[u8]) -> Digest {
     let hex: String = sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     hex.parse().unwrap()
 }
@@ -143,10 +143,10 @@ fn sha256(bytes: &[u8]) -> Digest {
 
 /// An archive made header by header: no library writes the ones these tests are about.
 #[derive(Clone, Default)]
-struct Archive(Vec<u8>);
+pub(crate) struct Archive(Vec<u8>);
 
 impl Archive {
-    fn add(mut self, kind: u8, name: &str, link: &str, mode: u32, contents: &[u8]) -> Self {
+    pub(crate) fn add(mut self, kind: u8, name: &str, link: &str, mode: u32, contents: &[u8]) -> Self {
         let mut header = tar::Header::new_ustar();
         let old = header.as_old_mut();
         old.name[..name.len()].copy_from_slice(name.as_bytes());
@@ -172,23 +172,23 @@ impl Archive {
         self
     }
 
-    fn file(self, name: &str, contents: &str) -> Self {
+    pub(crate) fn file(self, name: &str, contents: &str) -> Self {
         self.add(b'0', name, "", 0o644, contents.as_bytes())
     }
 
-    fn directory(self, name: &str, mode: u32) -> Self {
+    pub(crate) fn directory(self, name: &str, mode: u32) -> Self {
         self.add(b'5', name, "", mode, b"")
     }
 
-    fn symlink(self, name: &str, target: &str) -> Self {
+    pub(crate) fn symlink(self, name: &str, target: &str) -> Self {
         self.add(b'2', name, target, 0o777, b"")
     }
 
-    fn hard_link(self, name: &str, target: &str) -> Self {
+    pub(crate) fn hard_link(self, name: &str, target: &str) -> Self {
         self.add(b'1', name, target, 0o644, b"")
     }
 
-    fn pax(self, records: &[(&str, &[u8])]) -> Self {
+    pub(crate) fn pax(self, records: &[(&str, &[u8])]) -> Self {
         let mut text = Vec::new();
         for (key, value) in records {
             let rest = key.len() + value.len() + 3;
@@ -198,13 +198,13 @@ impl Archive {
         self.add(b'x', "pax", "", 0o644, &text)
     }
 
-    fn end(mut self) -> Vec<u8> {
+    pub(crate) fn end(mut self) -> Vec<u8> {
         self.0.extend([0; 1024]);
         self.0
     }
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
@@ -228,7 +228,7 @@ fn xz(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Contents that no compression makes small.
-fn noise(length: usize) -> String {
+pub(crate) fn noise(length: usize) -> String {
     let mut state = 1_u64;
     let mut next = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -793,7 +793,7 @@ impl Slow {
     }
 }
 
-fn text(output: &Output) -> (String, String) {
+pub(crate) fn text(output: &Output) -> (String, String) {
     (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 

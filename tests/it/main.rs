@@ -19,6 +19,7 @@ mod life;
 mod network;
 #[cfg(target_os = "linux")]
 mod network_verbs;
+mod oci;
 mod parity;
 #[cfg(target_os = "linux")]
 mod properties;
