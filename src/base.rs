@@ -25,6 +25,7 @@ mod directories;
 mod error;
 mod fetch;
 mod oci;
+mod pack;
 mod partial;
 mod progress;
 mod tree;
@@ -36,6 +37,7 @@ pub use directories::Directories;
 pub use error::BaseError;
 pub use fetch::{FetchError, FetchOptions};
 pub use oci::{Image, ImageError, ImageIds, ImageOptions, NoPlatform, Platform};
+pub use pack::{Source, copy, extract, pack};
 pub use progress::{Progress, Quiet};
 pub use unpack::{Skipped, UnpackError, UnpackOptions, Unpacked, unpack};
 

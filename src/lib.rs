@@ -26,6 +26,7 @@ pub mod cli;
 pub mod error;
 pub mod exit;
 pub mod facts;
+pub mod files;
 pub mod freebsd;
 pub mod host;
 pub mod id;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::facts::Os;
 use crate::id::ContainerId;
-use crate::op::Hook;
+use crate::op::{Hook, Mount, Op, Root};
 
 /// The version of the specification that state JSON follows.
 pub const OCI_VERSION: &str = "1.3.0";
@@ -101,9 +101,48 @@ pub struct Record {
     /// Hooks for after `start` and after `delete`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<Hook>,
+    /// What its root file system is made of (Linux).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<Storage>,
     /// The potrun that will delete it when it ends (`run`); `gc` does so if that potrun is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supervisor: Option<Identity>,
+}
+
+/// What a root file system is made of: so that it can be put together again when no process holds it any more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Storage {
+    /// The file system at `/`.
+    pub root: Root,
+    /// Whether that is read-only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub readonly: bool,
+    /// Directories and files of the host below it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<Mount>,
+}
+
+impl Storage {
+    /// That of the first process of a plan.
+    #[must_use]
+    pub fn of(ops: &[Op]) -> Option<Self> {
+        let spawn = ops.iter().find_map(|op| match op {
+            Op::Spawn(spawn) => Some(spawn),
+            _ => None,
+        })?;
+        let root = spawn.create.iter().find_map(|op| match op {
+            Op::MountRoot(root) => Some(root.clone()),
+            _ => None,
+        })?;
+        let readonly = spawn.create.iter().any(|op| matches!(op, Op::EnterRoot { readonly: true, .. }));
+        let bind = |mount: &Mount| crate::linux::mount::Options::of(&mount.options).bind;
+        let mounts = spawn.create.iter().filter_map(|op| match op {
+            Op::Mount(mount) if bind(mount) => Some(mount.clone()),
+            _ => None,
+        });
+        Some(Self { root, readonly, mounts: mounts.collect() })
+    }
 }
 
 /// What callers are told: the OCI state, with runc's additions.

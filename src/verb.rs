@@ -2,6 +2,7 @@
 
 pub mod base;
 pub mod checkpoint;
+pub mod copy;
 pub mod create;
 pub mod delete;
 pub mod events;

@@ -32,6 +32,14 @@ pub enum ArchiveError {
         /// What the kernel or the decompressor says.
         source: io::Error,
     },
+    /// A file that is copied could not be read.
+    #[error("read {path}")]
+    Source {
+        /// The file.
+        path: String,
+        /// The kernel's words.
+        source: io::Error,
+    },
     /// The stream stops too early.
     #[error("the archive is cut off: it ends in {0}")]
     Truncated(&'static str),

@@ -27,11 +27,15 @@
 //!   like any other path, so that it leads nowhere else;
 //! - what takes the place of a directory removes all that is in it.
 //!
+//! What is copied into the files of a pot, or out of them, meets what is there already, and perhaps somebody who changes
+//! it meanwhile. Then directories are filled up, files replaced, and neither takes the place of the other.
+//!
 //! To tell what comes from the layer itself, eight bytes are remembered for each of its members.
 
 pub(super) mod sys;
 
 use super::archive::{ArchiveError, Contents, Kind, Member, Members, shown};
+use super::pack::Sink;
 use super::tree;
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -61,7 +65,7 @@ const OPAQUE: &[u8] = b".wh..opq";
 const MAX_LINKS: usize = 40;
 
 /// The deepest directory. Each level of the walk is an open descriptor, and 1024 of those is the usual limit.
-const MAX_DEPTH: usize = 256;
+pub(super) const MAX_DEPTH: usize = 256;
 
 /// The most members with file flags, which are remembered until the end.
 const MAX_FLAGGED: usize = 1 << 16;
@@ -75,6 +79,8 @@ pub struct UnpackOptions {
     pub max_entries: u64,
     /// Whether device nodes are made.
     pub allow_devices: bool,
+    /// Whether files keep setuid, setgid and capabilities.
+    pub setuid: bool,
     /// Whether everything is forced to the disk before the base gets its name, so that a power cut cannot leave a base
     /// with empty files.
     pub sync: bool,
@@ -82,7 +88,7 @@ pub struct UnpackOptions {
 
 impl Default for UnpackOptions {
     fn default() -> Self {
-        Self { max_bytes: 64 << 30, max_entries: 4_000_000, allow_devices: false, sync: true }
+        Self { max_bytes: 64 << 30, max_entries: 4_000_000, allow_devices: false, setuid: true, sync: true }
     }
 }
 
@@ -104,13 +110,19 @@ pub struct Skipped {
     pub devices: u64,
     /// Members of another owner, unpacked without root.
     pub owners: u64,
-    /// setuid and setgid bits taken off for the same reason.
+    /// Files that lost setuid, setgid or capabilities, because they would be the caller's or were not to be kept.
     pub setid: u64,
     /// Extended attributes and access lists that are not kept: of other namespaces, on links or special files, in text
     /// form, or because the file system has none.
     pub attributes: u64,
     /// Members with FreeBSD file flags, on another system.
     pub flags: u64,
+    /// Sockets: only who listens at one can make it.
+    pub sockets: u64,
+    /// Directories and files of file systems that are the kernel's own words.
+    pub kernel: u64,
+    /// Files that became shorter while they were read, and were filled up with zeros.
+    pub changed: u64,
 }
 
 impl Skipped {
@@ -121,11 +133,20 @@ impl Skipped {
         if self.devices > 0 {
             lines.push(format!("{} device nodes left out: a container gets its own /dev", self.devices));
         }
-        if self.owners > 0 || self.setid > 0 {
-            lines.push(format!(
-                "not root: {} members belong to the caller now, {} lost setuid or setgid",
-                self.owners, self.setid
-            ));
+        if self.owners > 0 {
+            lines.push(format!("not root: {} members belong to the caller now", self.owners));
+        }
+        if self.setid > 0 {
+            lines.push(format!("{} files lost setuid, setgid or capabilities", self.setid));
+        }
+        if self.sockets > 0 {
+            lines.push(format!("{} sockets left out", self.sockets));
+        }
+        if self.kernel > 0 {
+            lines.push(format!("{} file systems of the kernel left out", self.kernel));
+        }
+        if self.changed > 0 {
+            lines.push(format!("{} files became shorter while they were read: zeros stand there now", self.changed));
         }
         if self.attributes > 0 {
             lines.push(format!("{} extended attributes or access lists not kept", self.attributes));
@@ -174,12 +195,15 @@ type Result<T> = std::result::Result<T, UnpackError>;
 /// # Errors
 /// [`UnpackError`] when the archive is damaged, hostile or over a limit of `options`, or a system call fails.
 pub fn unpack(archive: impl BufRead, tree: BorrowedFd<'_>, options: &UnpackOptions) -> Result<Unpacked> {
-    let mut members = Members::new(archive, options.max_bytes);
     let mut unpacker = Unpacker::new(tree, options)?;
-    while let Some(member) = members.next()? {
-        unpacker.member(&member, &mut members)?;
-    }
+    unpacker.archive(archive)?;
     unpacker.finish()
+}
+
+impl Sink for Unpacker<'_> {
+    fn take(&mut self, member: &Member, contents: &mut impl Contents) -> Result<()> {
+        self.member(member, contents)
+    }
 }
 
 /// Unpacks the layers of an image, one over the other. The limits hold for all of them together.
@@ -219,6 +243,8 @@ enum Upon {
     Nothing,
     /// Other layers of an image.
     Layers(Layer),
+    /// Files of a pot or of the host.
+    Files,
 }
 
 /// What a layer has put into the tree: keyed hashes of its paths, so that nobody can make two that are alike.
@@ -235,7 +261,7 @@ impl Layer {
 }
 
 /// Adds the step and the member to an error of the kernel.
-trait At<T> {
+pub(super) trait At<T> {
     fn at(self, step: &'static str, member: &[u8]) -> Result<T>;
 }
 
@@ -269,7 +295,7 @@ impl Level {
     }
 }
 
-struct Unpacker<'o> {
+pub(super) struct Unpacker<'o> {
     options: &'o UnpackOptions,
     upon: Upon,
     /// Whether owners, setuid bits and file capabilities can be kept.
@@ -294,6 +320,22 @@ impl<'o> Unpacker<'o> {
             flagged: HashMap::new(),
             done: Unpacked::default(),
         })
+    }
+
+    /// The same for a directory that has files already, and an owner and a mode of its own.
+    pub(super) fn into_files(tree: BorrowedFd<'_>, options: &'o UnpackOptions) -> Result<Self> {
+        let mut unpacker = Self { upon: Upon::Files, ..Self::new(tree, options)? };
+        unpacker.levels[0].seal = Seal::default();
+        Ok(unpacker)
+    }
+
+    /// Unpacks a tar stream, and reads it to its end.
+    pub(super) fn archive(&mut self, archive: impl BufRead) -> Result<()> {
+        let mut members = Members::new(archive, self.options.max_bytes);
+        while let Some(member) = members.next()? {
+            self.member(&member, &mut members)?;
+        }
+        Ok(())
     }
 
     fn member(&mut self, member: &Member, members: &mut impl Contents) -> Result<()> {
@@ -334,7 +376,7 @@ impl<'o> Unpacker<'o> {
     }
 
     /// Leaves every directory, and sets the file flags.
-    fn finish(mut self) -> Result<Unpacked> {
+    pub(super) fn finish(mut self) -> Result<Unpacked> {
         self.leave(1)?;
         for (path, flags) in std::mem::take(&mut self.flagged) {
             if let Some((name, parents)) = path.split_last() {
@@ -454,6 +496,9 @@ impl<'o> Unpacker<'o> {
     fn directory(&mut self, name: &[u8], member: &Member) -> Result<()> {
         let level = match self.open(name) {
             Err(Errno::ENOENT) => self.make_directory(name)?,
+            Err(errno) if is_no_directory(errno) && matches!(self.upon, Upon::Files) => {
+                return Err(refused(member, "it would replace what is no directory"));
+            }
             Err(errno) if is_no_directory(errno) => {
                 self.clear(name, member)?;
                 self.make_directory(name)?
@@ -585,6 +630,13 @@ impl<'o> Unpacker<'o> {
     fn clear(&self, name: &[u8], member: &Member) -> Result<()> {
         let unlinked = match unlinkat(self.here(), name, UnlinkatFlags::NoRemoveDir) {
             // A directory, as Linux and as POSIX say it.
+            Err(Errno::EISDIR | Errno::EPERM) if matches!(self.upon, Upon::Files) => {
+                let there = fstatat(self.here(), name, AtFlags::AT_SYMLINK_NOFOLLOW).at("look at", &member.path)?;
+                if kind_of(&there) == SFlag::S_IFDIR {
+                    return Err(refused(member, "it would replace a directory"));
+                }
+                return Err(Errno::EPERM).at("replace", &member.path);
+            }
             Err(Errno::EISDIR | Errno::EPERM) => unlinkat(self.here(), name, UnlinkatFlags::RemoveDir),
             other => other,
         };
@@ -619,11 +671,14 @@ impl<'o> Unpacker<'o> {
     fn mode(&mut self, member: &Member) -> Mode {
         let mode = permissions(member.mode);
         let setid = Mode::S_ISUID | Mode::S_ISGID;
-        if self.root {
+        if self.root && (self.options.setuid || member.kind != Kind::File) {
             return mode;
         }
         if mode.intersects(setid) {
             self.done.skipped.setid += 1;
+        }
+        if self.root {
+            return mode.difference(setid);
         }
         // FreeBSD lets only root make other files than directories sticky (chmod(2), EFTYPE).
         let sticky = if member.kind == Kind::Directory { Mode::empty() } else { Mode::S_ISVTX };
@@ -632,8 +687,14 @@ impl<'o> Unpacker<'o> {
 
     /// The extended attributes that a member keeps; counts the others.
     fn attributes(&mut self, member: &Member) -> Vec<(String, Vec<u8>)> {
-        let kept: Vec<_> =
+        let mut kept: Vec<_> =
             member.attributes.iter().filter(|(name, _)| sys::keeps_attribute(name, self.root)).cloned().collect();
+        if !self.options.setuid {
+            let before = kept.len();
+            kept.retain(|(name, _)| name != "security.capability");
+            self.done.skipped.setid += (before - kept.len()) as u64;
+            self.done.skipped.attributes -= (before - kept.len()) as u64;
+        }
         let lost = member.attributes.len() - kept.len() + usize::from(member.text_acl);
         self.done.skipped.attributes += lost as u64;
         kept
@@ -830,7 +891,7 @@ fn components(path: &[u8]) -> std::result::Result<Vec<&[u8]>, &'static str> {
     Ok(components)
 }
 
-fn open_directory(dir: BorrowedFd<'_>, name: &[u8]) -> nix::Result<File> {
+pub(super) fn open_directory(dir: BorrowedFd<'_>, name: &[u8]) -> nix::Result<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat(dir, name, flags, Mode::empty()).map(File::from)
 }
@@ -850,7 +911,7 @@ fn mode_of(status: &FileStat) -> Mode {
     Mode::from_bits_truncate(status.st_mode)
 }
 
-fn kind_of(status: &FileStat) -> SFlag {
+pub(super) fn kind_of(status: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT
 }
 

@@ -4,6 +4,7 @@
 mod beneath;
 pub mod exe;
 pub mod facts;
+pub mod files;
 mod jail;
 mod limits;
 mod mount;

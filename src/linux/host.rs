@@ -6,6 +6,7 @@ mod cgroup;
 mod copy;
 pub mod exe;
 pub mod facts;
+pub mod files;
 mod inside;
 mod layer;
 mod listener;

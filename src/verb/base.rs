@@ -108,6 +108,7 @@ impl Unpack {
             max_bytes: self.max_bytes,
             max_entries: self.max_entries,
             allow_devices: self.allow_devices,
+            setuid: true,
             sync: !self.no_sync,
         }
     }

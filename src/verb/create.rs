@@ -17,7 +17,7 @@ use crate::id::ContainerId;
 use crate::journal::Journal;
 use crate::op::{Moment, Op};
 use crate::plan::{self, Plan};
-use crate::state::{Identity, OCI_VERSION, Record, State, Status};
+use crate::state::{Identity, OCI_VERSION, Record, State, Status, Storage};
 use crate::store::{Entry, Lock, Store};
 
 use super::{refused, report};
@@ -232,6 +232,7 @@ impl Making<'_> {
             os: self.plan.os,
             annotations: self.annotations(),
             hooks,
+            storage: Storage::of(&self.plan.ops),
             supervisor: self.supervisor.take(),
         })
     }

@@ -495,7 +495,8 @@ fn without_root_everything_belongs_to_the_caller_and_that_is_said_in_one_line() 
     let output = potrun(&["import", "b", file.to_str().unwrap()]);
     assert_eq!(
         String::from_utf8_lossy(&output.stderr),
-        "potrun: not root: 6 members belong to the caller now, 1 lost setuid or setgid\n"
+        "potrun: not root: 6 members belong to the caller now\n\
+         potrun: 1 files lost setuid, setgid or capabilities\n"
     );
     assert!(output.status.success());
     let look = |path: &str| fs::metadata(scene.tree(path)).unwrap();

@@ -10,6 +10,8 @@ mod bundles;
 #[cfg(target_os = "linux")]
 mod cli;
 #[cfg(target_os = "linux")]
+mod copy;
+#[cfg(target_os = "linux")]
 mod crash;
 mod faults;
 mod laws;

@@ -215,7 +215,7 @@ impl Inside<'_> {
                         Root::Overlay { layer, .. } => layer,
                     })?;
                 }
-                self.root = Some(self.mount_root(root)?);
+                self.root = Some(mount_root(root, self.user_namespace)?);
             }
             Op::Mount(mount) => self.mount(mount)?,
             Op::CreateNode(node) => self.create_node(node)?,
@@ -255,51 +255,12 @@ impl Inside<'_> {
         Ok(())
     }
 
-    /// Makes the root file system and returns a descriptor of its root.
-    fn mount_root(&self, root: &Root) -> Result<OwnedFd, Trouble> {
-        match root {
-            Root::Bind { source } => {
-                let target = open_path(source)?;
-                if !beneath::is_directory(target.as_fd())? {
-                    return Err(io::Error::from_raw_os_error(libc::ENOTDIR).into());
-                }
-                let tree = sys::clone_tree(target.as_raw_fd(), c"", true)?;
-                sys::attach(tree.as_fd(), target.as_fd())?;
-                Ok(tree)
-            }
-            Root::Overlay { lower, layer } => {
-                let escape = |path: &Path| {
-                    let text = path.to_string_lossy();
-                    text.chars().fold(String::new(), |mut all, c| {
-                        if matches!(c, ',' | ':' | '\\') {
-                            all.push('\\');
-                        }
-                        all.push(c);
-                        all
-                    })
-                };
-                let (upper, work) = (layer.join("upper"), layer.join("work"));
-                let mut data =
-                    format!("lowerdir={},upperdir={},workdir={}", escape(lower), escape(&upper), escape(&work));
-                if self.user_namespace {
-                    data.push_str(",userxattr"); // overlayfs.rst: trusted.* is out of reach here
-                }
-                let target = layer.join("root");
-                mount(Some("overlay"), &target, Some("overlay"), MsFlags::empty(), Some(data.as_str()))?;
-                let root = open_path(&target)?;
-                // Where the kernel cannot make its work directory, it mounts read-only and says nothing.
-                if nix::sys::statvfs::fstatvfs(&root)?.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) {
-                    return Err(format!("{} cannot be written to: is the disk full?", layer.display()).into());
-                }
-                Ok(root)
-            }
-        }
-    }
-
     fn mount(&self, what: &Mount) -> Result<(), Trouble> {
         let options = Options::of(&what.options);
         if options.bind {
-            return self.bind(what, &options);
+            let prepared = self.prepared.mounts.iter().find(|(target, _)| *target == what.target);
+            let prepared = prepared.map(|(_, tree)| tree.try_clone()).transpose()?;
+            return bind(self.root()?, what, &options, prepared);
         }
         let root = self.root()?;
         // /proc and /sys of an image that are links lead the labels and masks that follow astray (CVE-2019-19921,
@@ -334,37 +295,6 @@ impl Inside<'_> {
                 MsFlags::from_bits_retain(options.propagation),
                 None::<&str>,
             )?;
-        }
-        Ok(())
-    }
-
-    /// A bind mount: a detached copy gets all its attributes before anybody can see it, then its place.
-    fn bind(&self, what: &Mount, options: &Options) -> Result<(), Trouble> {
-        let tree = match self.prepared.mounts.iter().find(|(target, _)| *target == what.target) {
-            Some((_, tree)) => tree.try_clone()?,
-            None => {
-                let source = open_path(&what.source).map_err(|e| format!("open {}: {e}", what.source.display()))?;
-                sys::clone_tree(source.as_raw_fd(), c"", options.recursive)?
-            }
-        };
-        let (set, clear) = options.attributes();
-        if set | clear != 0 {
-            sys::mount_setattr(tree.as_fd(), false, set, clear, 0)?;
-        }
-        if options.tree != (0, 0) {
-            sys::mount_setattr(tree.as_fd(), true, options.tree.0, options.tree.1, 0)?;
-        }
-        let root = self.root()?;
-        let target = if beneath::is_directory(tree.as_fd())? {
-            beneath::directory(root, &what.target, Links::Inside)?
-        } else {
-            beneath::file(root, &what.target)?
-        };
-        not_in_proc(target.as_fd(), what, sys::filesystem(tree.as_fd())? == libc::PROC_SUPER_MAGIC)?;
-        sys::attach(tree.as_fd(), target.as_fd())?;
-        if options.propagation != 0 {
-            let recursive = options.propagation & MsFlags::MS_REC.bits() != 0;
-            sys::mount_setattr(tree.as_fd(), recursive, 0, 0, options.propagation & !MsFlags::MS_REC.bits())?;
         }
         Ok(())
     }
@@ -480,8 +410,84 @@ impl Inside<'_> {
     }
 }
 
+/// Makes the root file system and returns a descriptor of its root.
+pub(super) fn mount_root(root: &Root, user_namespace: bool) -> Result<OwnedFd, Trouble> {
+    match root {
+        Root::Bind { source } => {
+            let target = open_path(source)?;
+            if !beneath::is_directory(target.as_fd())? {
+                return Err(io::Error::from_raw_os_error(libc::ENOTDIR).into());
+            }
+            let tree = sys::clone_tree(target.as_raw_fd(), c"", true)?;
+            sys::attach(tree.as_fd(), target.as_fd())?;
+            Ok(tree)
+        }
+        Root::Overlay { lower, layer } => {
+            let escape = |path: &Path| {
+                let text = path.to_string_lossy();
+                text.chars().fold(String::new(), |mut all, c| {
+                    if matches!(c, ',' | ':' | '\\') {
+                        all.push('\\');
+                    }
+                    all.push(c);
+                    all
+                })
+            };
+            let (upper, work) = (layer.join("upper"), layer.join("work"));
+            let mut data = format!("lowerdir={},upperdir={},workdir={}", escape(lower), escape(&upper), escape(&work));
+            if user_namespace {
+                data.push_str(",userxattr"); // overlayfs.rst: trusted.* is out of reach here
+            }
+            let target = layer.join("root");
+            mount(Some("overlay"), &target, Some("overlay"), MsFlags::empty(), Some(data.as_str()))?;
+            let root = open_path(&target)?;
+            // Where the kernel cannot make its work directory, it mounts read-only and says nothing.
+            if nix::sys::statvfs::fstatvfs(&root)?.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) {
+                return Err(format!("{} cannot be written to: is the disk full?", layer.display()).into());
+            }
+            Ok(root)
+        }
+    }
+}
+
+/// A bind mount: a detached copy gets all its attributes before anybody can see it, then its place. `prepared`: the copy,
+/// where it had to be made elsewhere.
+pub(super) fn bind(
+    root: BorrowedFd<'_>,
+    what: &Mount,
+    options: &Options,
+    prepared: Option<OwnedFd>,
+) -> Result<(), Trouble> {
+    let tree = match prepared {
+        Some(tree) => tree,
+        None => {
+            let source = open_path(&what.source).map_err(|e| format!("open {}: {e}", what.source.display()))?;
+            sys::clone_tree(source.as_raw_fd(), c"", options.recursive)?
+        }
+    };
+    let (set, clear) = options.attributes();
+    if set | clear != 0 {
+        sys::mount_setattr(tree.as_fd(), false, set, clear, 0)?;
+    }
+    if options.tree != (0, 0) {
+        sys::mount_setattr(tree.as_fd(), true, options.tree.0, options.tree.1, 0)?;
+    }
+    let target = if beneath::is_directory(tree.as_fd())? {
+        beneath::directory(root, &what.target, Links::Inside)?
+    } else {
+        beneath::file(root, &what.target)?
+    };
+    not_in_proc(target.as_fd(), what, sys::filesystem(tree.as_fd())? == libc::PROC_SUPER_MAGIC)?;
+    sys::attach(tree.as_fd(), target.as_fd())?;
+    if options.propagation != 0 {
+        let recursive = options.propagation & MsFlags::MS_REC.bits() != 0;
+        sys::mount_setattr(tree.as_fd(), recursive, 0, 0, options.propagation & !MsFlags::MS_REC.bits())?;
+    }
+    Ok(())
+}
+
 /// Sets the propagation of a mount by its OCI word.
-fn propagate(path: &Path, word: &str) -> io::Result<()> {
+pub(super) fn propagate(path: &Path, word: &str) -> io::Result<()> {
     let bits = Options::of(&[word.to_string()]).propagation;
     Ok(mount(None::<&str>, path, None::<&str>, MsFlags::from_bits_retain(bits), None::<&str>)?)
 }

@@ -1,0 +1,75 @@
+//! The files of a container, for verbs of the host: as its processes see them, or would if there were any.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::sched::{CloneFlags, unshare};
+
+use crate::files::Tree;
+use crate::host::Trouble;
+use crate::linux::mount::{ATTR_RDONLY, Options};
+use crate::state::{Record, Status, Storage};
+
+use super::beneath::{self, Links};
+use super::{inside, open_path, process, program, sys};
+
+/// The root of a container, which its links do not lead out of.
+#[derive(Debug)]
+pub struct Root(OwnedFd);
+
+impl Root {
+    /// Of a container with processes: the root of its first one. Otherwise it is mounted again, in a mount namespace that
+    /// ends with this process, whatever ends that.
+    ///
+    /// # Errors
+    /// The kernel's words.
+    pub fn of(record: &Record, status: Status) -> Result<Self, Trouble> {
+        if status != Status::Stopped {
+            return Self::running(record);
+        }
+        let storage = record.storage.as_ref().ok_or("what its root is made of was not noted")?;
+        if !nix::unistd::geteuid().is_root() {
+            return Err("without root that takes a container that is not stopped".into());
+        }
+        Self::stopped(storage)
+    }
+
+    fn running(record: &Record) -> Result<Self, Trouble> {
+        let pid = record.process.pid;
+        let root = open_path(format!("/proc/{pid}/root").as_ref())?;
+        // Its users are not ours: what is owned by 0 here is nobody's there.
+        if nix::unistd::geteuid().is_root() && !program::same_namespace(Some(pid), "user")? {
+            return Err("its user namespace is not the host's: owners would not be kept".into());
+        }
+        // Asked after all was looked at: it was this process, and no other that got its pid.
+        if !process::alive(&record.process)? {
+            return Err("its first process has ended".into());
+        }
+        Ok(Self(root))
+    }
+
+    fn stopped(storage: &Storage) -> Result<Self, Trouble> {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        inside::propagate("/".as_ref(), "rprivate")?;
+        let root = inside::mount_root(&storage.root, false)?;
+        for mount in &storage.mounts {
+            if mount.owners.is_some() {
+                return Err(format!("{mount}: is mapped by the user namespace of a container that runs").into());
+            }
+            inside::bind(root.as_fd(), mount, &Options::of(&mount.options), None)
+                .map_err(|e| format!("{mount}: {}", crate::error::chain(&*e)))?;
+        }
+        if storage.readonly {
+            sys::mount_setattr(root.as_fd(), false, ATTR_RDONLY, 0, 0)?;
+        }
+        Ok(Self(root))
+    }
+}
+
+impl Tree for Root {
+    fn directory(&self, path: &Path) -> io::Result<File> {
+        beneath::open(self.0.as_fd(), path, libc::O_RDONLY | libc::O_DIRECTORY, Links::Inside).map(File::from)
+    }
+}
