@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
@@ -33,6 +34,40 @@ impl Tree for Host {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         Ok(nix::fcntl::open(path, flags, Mode::empty())?.into())
     }
+}
+
+/// What has become of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is new.
+    Added,
+    /// Its contents, its kind, its owner or the like are others; of a directory, also what is in it.
+    Changed,
+    /// It is no more, with all that was in it.
+    Deleted,
+}
+
+impl Change {
+    /// docker diff's letter.
+    #[must_use]
+    pub fn letter(self) -> char {
+        match self {
+            Self::Added => 'A',
+            Self::Changed => 'C',
+            Self::Deleted => 'D',
+        }
+    }
+}
+
+/// A path that has changed.
+#[derive(Debug)]
+pub struct Changed {
+    /// How.
+    pub kind: Change,
+    /// Which: from the root of the pot.
+    pub path: PathBuf,
+    /// When that was (its `ctime`), unless it is no more.
+    pub at: SystemTime,
 }
 
 /// What a path names.

@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod copy;
 pub mod create;
 pub mod delete;
+pub mod diff;
 pub mod events;
 pub mod exec;
 pub mod features;
@@ -30,6 +31,7 @@ pub mod wait;
 use std::path::Path;
 
 use crate::apply::{Left, take_back};
+use crate::bundle::{Bundle, Refusal};
 use crate::error::{Doing, Error, Result, Who};
 use crate::host::{Host, This, first, this};
 use crate::id::ContainerId;
@@ -65,6 +67,13 @@ fn find_made(store: &Store, id: &ContainerId) -> Result<(Entry, Record, Status)>
     let (entry, record, status) = find(store, id)?;
     let record = record.ok_or_else(|| Error::caller(format!("container is {status}, and its create never ended")))?;
     Ok((entry, record, status))
+}
+
+/// The container's configuration as it was at create.
+fn saved(entry: &Entry, record: &Record) -> Result<Bundle> {
+    let path = entry.config();
+    let config = std::fs::read(&path).doing(|| format!("read {}", path.display()))?;
+    Bundle::parse(record.bundle.clone(), config).map_err(|e: Refusal| refused(e.into()))
 }
 
 /// What the kernel says of a container.

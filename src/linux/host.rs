@@ -3,6 +3,7 @@
 mod beneath;
 mod bpf;
 mod cgroup;
+mod changes;
 mod copy;
 pub mod exe;
 pub mod facts;

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process, User};
 
-use crate::bundle::{Bundle, Refusal};
+use crate::bundle::Bundle;
 use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result};
 use crate::exit;
 use crate::host::{Host, This, first, terminal, this};
 use crate::plan;
 use crate::state::{Record, State, Status};
-use crate::store::{Entry, Store};
+use crate::store::Store;
 
 /// Arguments of `exec`.
 #[derive(Debug, Args)]
@@ -94,7 +94,7 @@ impl cli::Run for Exec {
         }
         let preserve = super::create::preserved(self.preserve_fds);
         this::exe::close_on_exec(preserve).doing(|| "close what the caller left open")?;
-        let bundle = saved(&entry, &record)?;
+        let bundle = super::saved(&entry, &record)?;
         let mut process = self.process(&bundle)?;
         super::create::pass_sockets(&mut process);
         let mut plan = plan::exec(&bundle, &record, &process).map_err(|e| super::refused(e.into()))?;
@@ -215,13 +215,6 @@ fn below(plan: &mut plan::Plan, path: &str) -> Result<()> {
 /// What the first process of `exec` reports names its own step.
 fn failed(trouble: crate::host::Trouble) -> Error {
     Error::operator(crate::error::chain(&*trouble))
-}
-
-/// The container's configuration as it was at create.
-pub(super) fn saved(entry: &Entry, record: &Record) -> Result<Bundle> {
-    let path = entry.config();
-    let config = fs::read(&path).doing(|| format!("read {}", path.display()))?;
-    Bundle::parse(record.bundle.clone(), config).map_err(|e: Refusal| super::refused(e.into()))
 }
 
 fn check(process: Process) -> Result<Process> {

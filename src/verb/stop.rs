@@ -38,7 +38,7 @@ impl cli::Run for Stop {
     /// Prints how it ended.
     fn run(&self, context: &Context) -> Result<u8> {
         let (entry, record, status) = super::find_made(&Store::at(&context.root), &super::id(&self.id)?)?;
-        let bundle = super::exec::saved(&entry, &record)?;
+        let bundle = super::saved(&entry, &record)?;
         let stop = bundle.pot.as_ref().map(|pot| pot.stop.clone()).unwrap_or_default();
         let timeout = self.timeout.or(stop.timeout).map_or(TIMEOUT, Duration::from_secs);
         let deadline = Instant::now() + timeout;

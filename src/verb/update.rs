@@ -108,7 +108,7 @@ impl cli::Run for Update {
         let Some(Group::Cgroup(group)) = &record.group else {
             return Err(Error::caller("the container has no control group whose limits could be changed"));
         };
-        let bundle = super::exec::saved(&entry, &record)?;
+        let bundle = super::saved(&entry, &record)?;
         let facts = this::facts::gather(&bundle, &id, &context.root, &context.store)?;
         let ops = crate::plan::update(&bundle, &facts, &id, resources, group).map_err(|e| super::refused(e.into()))?;
         all_or_none(&ops)?;

@@ -13,6 +13,8 @@ mod cli;
 mod copy;
 #[cfg(target_os = "linux")]
 mod crash;
+#[cfg(target_os = "linux")]
+mod diff;
 mod faults;
 mod laws;
 #[cfg(target_os = "linux")]

@@ -4,11 +4,15 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::files::Tree;
+use crate::files::{Changed, Tree};
+use crate::freebsd::{self, root};
 use crate::host::Trouble;
+use crate::id::ContainerId;
+use crate::settings::{self, Settings};
 use crate::state::{Record, Status};
 
 use super::beneath::{self, Missing};
+use super::zfs::{words, zfs};
 
 /// The root of a container, which its links do not lead out of.
 #[derive(Debug)]
@@ -22,6 +26,26 @@ impl Root {
     pub fn of(record: &Record, _: Status) -> Result<Self, Trouble> {
         Ok(Self(record.rootfs.clone()))
     }
+}
+
+/// What has changed in a pot since it was cloned from its base, create's own work included.
+///
+/// # Errors
+/// zfs(8)'s words.
+pub fn changes(record: &Record, id: &ContainerId) -> Result<Vec<Changed>, Trouble> {
+    if record.storage.is_some() {
+        return Err("it is not of this system".into());
+    }
+    let store = Settings::installed(&settings::POT).dataset;
+    let dataset = format!("{store}/jails/{}/m", root::component(id));
+    let found = zfs(&words(&["get", "-H", "-o", "value", "origin,mountpoint", &dataset]))?;
+    let (origin, top) = found.trim_end().split_once('\n').ok_or("zfs(8) says nothing of its root")?;
+    let told = zfs(&words(&["diff", "-H", "-t", origin, &dataset]))?;
+    told.lines().try_fold(Vec::new(), |mut all, line| {
+        let changed = freebsd::changes::read(line, top).ok_or_else(|| format!("zfs diff says {line:?}"))?;
+        all.extend(changed);
+        Ok(all)
+    })
 }
 
 impl Tree for Root {

@@ -7,13 +7,15 @@ use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
 
-use crate::files::Tree;
+use crate::files::{Changed, Tree};
 use crate::host::Trouble;
+use crate::id::ContainerId;
 use crate::linux::mount::{ATTR_RDONLY, Options};
+use crate::op;
 use crate::state::{Record, Status, Storage};
 
 use super::beneath::{self, Links};
-use super::{inside, open_path, process, program, sys};
+use super::{changes, inside, open_path, process, program, sys};
 
 /// The root of a container, which its links do not lead out of.
 #[derive(Debug)]
@@ -65,6 +67,17 @@ impl Root {
             sys::mount_setattr(root.as_fd(), false, ATTR_RDONLY, 0, 0)?;
         }
         Ok(Self(root))
+    }
+}
+
+/// What has changed in a pot since it was cloned from its base, create's own work included.
+///
+/// # Errors
+/// The kernel's words.
+pub fn changes(record: &Record, _: &ContainerId) -> Result<Vec<Changed>, Trouble> {
+    match record.storage.as_ref().map(|storage| &storage.root) {
+        Some(op::Root::Overlay { lower, layer }) => Ok(changes::of(lower, &layer.join("upper"))?),
+        _ => Err("its root is no layer of an overlay".into()),
     }
 }
 
