@@ -3,6 +3,7 @@
 //! The OCI part is read by oci-spec; unknown members there are ignored, as the specification demands (config.md,
 //! "Extensibility"). The sections `pot` and `freebsd` are ours: see [`pot`] and [`freebsd`].
 
+pub mod edit;
 pub mod freebsd;
 pub mod pot;
 pub mod read;

@@ -127,6 +127,8 @@ const VERBS: &[Verb] = &[
     verb("resume", "Thaw them", go::<verb::pause::Resume>),
     verb("copy-in", "Copy files of the host into a container", go::<verb::copy::CopyIn>),
     verb("copy-out", "Copy files of a container to the host", go::<verb::copy::CopyOut>),
+    verb("mount-in", "Mount a directory of the host in a container that runs", go::<verb::mount::MountIn>),
+    verb("mount-out", "Take such a mount away", go::<verb::mount::MountOut>),
     verb("diff", "Show the paths of a pot that have changed since create", go::<verb::diff::Diff>),
     verb("stop", "End a container gracefully, or after a while all the same", go::<verb::stop::Stop>),
     verb("wait", "Wait for the end of a container's first process, and show how it ended", go::<verb::wait::Wait>),

@@ -19,6 +19,7 @@ use crate::id::ContainerId;
 use crate::lease::Port;
 use crate::linux::nft::{self, Element};
 use crate::names;
+use crate::state::Identity;
 
 /// One step.
 #[allow(missing_docs)] // a variant's line says what its fields are
@@ -75,6 +76,12 @@ pub enum Op {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         before: Vec<String>,
     },
+
+    // --- mounts of a pot that runs (Linux) --------------------------------------------------------------------------
+    /// Mount a directory or file of the host in the mount namespace of a process, with which it ends at the latest.
+    MountInto { process: Identity, mount: Mount },
+    /// Inverse of [`Op::MountInto`].
+    UnmountFrom { process: Identity, mount: Mount },
 
     // --- network of the host --------------------------------------------------------------------------------------
     /// Enter addresses and ports of the host into the ledger; `owner`, the state directory, is the mark.
@@ -447,6 +454,7 @@ impl Op {
             Self::HostMount { root, mount, before } => {
                 Self::HostUnmount { root: root.clone(), mount: mount.clone(), before: before.clone() }
             }
+            Self::MountInto { process, mount } => Self::UnmountFrom { process: process.clone(), mount: mount.clone() },
             Self::Lease { ledger, id, owner, .. } => {
                 Self::EndLease { ledger: ledger.clone(), id: id.clone(), owner: owner.clone() }
             }
@@ -488,6 +496,7 @@ impl Op {
             | Self::WriteLink { .. }
             | Self::HostTarget { .. }
             | Self::HostUnmount { .. }
+            | Self::UnmountFrom { .. }
             | Self::EndLease { .. }
             | Self::WithdrawNames { .. }
             | Self::DestroyInterface { .. }
@@ -652,6 +661,10 @@ impl Op {
             Self::HostMount { root, mount, .. } => write!(f, "{mount} below {}", show(root)),
             Self::HostUnmount { root, mount, .. } => {
                 write!(f, "unmount {} below {}", show(&mount.target), show(root))
+            }
+            Self::MountInto { process, mount } => write!(f, "{mount} of process {}", process.pid),
+            Self::UnmountFrom { process, mount } => {
+                write!(f, "unmount {} of process {}", show(&mount.target), process.pid)
             }
             Self::Lease { addresses, ports, .. } => {
                 let all: Vec<String> = addresses.iter().map(ToString::to_string).collect();

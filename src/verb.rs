@@ -15,6 +15,7 @@ pub mod import;
 pub mod info;
 pub mod kill;
 pub mod list;
+pub mod mount;
 pub mod network;
 pub mod pause;
 pub mod plan;

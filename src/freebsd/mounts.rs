@@ -146,14 +146,14 @@ fn own(draft: &mut Draft<'_>, pot: Option<&Pot>) -> Vec<Mount> {
     wanted.extend(pot.directories.iter().map(|one| (one.source.clone(), one.destination.clone(), one.readonly)));
     let hosts = files::hosts(draft, pot);
     wanted.extend(hosts.as_deref().and_then(Path::parent).map(|names| (names.into(), NAMES.into(), true)));
-    let nullfs = |(source, target, readonly): (PathBuf, PathBuf, bool)| Mount {
-        fstype: "nullfs".into(),
-        source,
-        target,
-        options: if readonly { vec!["ro".into()] } else { Vec::new() },
-        ..Mount::default()
-    };
-    wanted.into_iter().map(nullfs).collect()
+    wanted.into_iter().map(|(source, target, readonly)| of_host(source, target, readonly)).collect()
+}
+
+/// A directory or file of the host.
+#[must_use]
+pub fn of_host(source: PathBuf, target: PathBuf, readonly: bool) -> Mount {
+    let options = if readonly { vec!["ro".into()] } else { Vec::new() };
+    Mount { fstype: "nullfs".into(), source, target, options, ..Mount::default() }
 }
 
 /// One mount of the bundle.

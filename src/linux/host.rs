@@ -9,6 +9,7 @@ pub mod exe;
 pub mod facts;
 pub mod files;
 mod inside;
+mod into;
 mod layer;
 mod listener;
 mod netlink;
@@ -142,6 +143,8 @@ impl Host for LinuxHost {
             Op::LoadNft { name, elements } => network::nft::load(name, elements)?,
             Op::FlushNft { elements, .. } => network::flush_nft(elements)?,
             Op::ConfineAddresses { path, addresses } => cgroup::confine(path, addresses)?,
+            Op::MountInto { process, mount } => into::mount(process, mount)?,
+            Op::UnmountFrom { process, mount } => into::unmount(process, mount)?,
             Op::Spawn(spawn) => {
                 let io = self.io.as_mut().ok_or("no container to start a process for")?;
                 self.child = Some(spawn::spawn(spawn, io)?);
@@ -205,6 +208,8 @@ impl Host for LinuxHost {
             | Op::LoadNft { .. }
             | Op::FlushNft { .. }
             | Op::ConfineAddresses { .. }
+            | Op::MountInto { .. }
+            | Op::UnmountFrom { .. }
             | Op::Resume
             | Op::KillAll { .. }
             | Op::Tune(_)

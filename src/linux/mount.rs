@@ -1,5 +1,9 @@
 //! The words of mount options (mount(8), config.md "Mounts") and what they mean to the kernel.
 
+use std::path::PathBuf;
+
+use crate::op::Mount;
+
 /// What an option word does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
@@ -208,6 +212,14 @@ impl Options {
         }
         (set, clear)
     }
+}
+
+/// A directory or file of the host, which no mount of the host follows into the pot.
+#[must_use]
+pub fn of_host(source: PathBuf, target: PathBuf, readonly: bool) -> Mount {
+    let mut options = vec!["rbind".to_string(), "rprivate".to_string()];
+    options.extend(if readonly { vec!["rro".to_string(), "ro".to_string()] } else { Vec::new() });
+    Mount { fstype: "bind".into(), source, target, options, ..Mount::default() }
 }
 
 #[cfg(test)]

@@ -555,11 +555,7 @@ fn map_owners(
 /// where it is mounted; one that is not is mounted in the pot alone, so its own mountpoint never changes.
 fn own_mounts(draft: &mut Draft<'_>, pot: Option<&Pot>) -> Vec<Mount> {
     let Some(pot) = pot else { return Vec::new() };
-    let show = |source: PathBuf, target: &Path, readonly: bool| {
-        let mut options = vec!["rbind".to_string(), "rprivate".to_string()];
-        options.extend(if readonly { vec!["rro".to_string(), "ro".to_string()] } else { Vec::new() });
-        Mount { fstype: "bind".into(), source, target: target.into(), options, ..Mount::default() }
-    };
+    let show = |source, target: &Path, readonly| mount::of_host(source, target.into(), readonly);
     let mut all = Vec::new();
     for one in &pot.fscomps {
         let source = draft.facts.fscomps.get(&one.name).cloned();

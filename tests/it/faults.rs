@@ -526,7 +526,11 @@ fn what_is_in_the_way_and_not_ours_survives() {
 }
 
 /// What no plan contains and nothing takes back, and why.
-const NEVER_PLANNED: &[(&str, &str)] = &[("setOomScore", "no example asks for it, and the life tests do")];
+const NEVER_PLANNED: &[(&str, &str)] = &[
+    ("mountInto", "the verb mount-in does it"),
+    ("setOomScore", "no example asks for it, and the life tests do"),
+    ("unmountFrom", "its inverse"),
+];
 
 /// The name of a variant.
 fn variant(op: &Op) -> String {

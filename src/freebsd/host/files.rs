@@ -5,9 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::files::{Changed, Tree};
-use crate::freebsd::{self, root};
+use crate::freebsd::{self, mounts, root};
 use crate::host::Trouble;
 use crate::id::ContainerId;
+use crate::op::Op;
 use crate::settings::{self, Settings};
 use crate::state::{Record, Status};
 
@@ -26,6 +27,21 @@ impl Root {
     pub fn of(record: &Record, _: Status) -> Result<Self, Trouble> {
         Ok(Self(record.rootfs.clone()))
     }
+}
+
+/// The step that mounts a directory or file of the host in a container that runs.
+///
+/// # Errors
+/// The kernel's words.
+pub fn mounting(record: &Record, source: PathBuf, target: PathBuf, readonly: bool) -> io::Result<Op> {
+    let before = super::mount::beneath(&record.rootfs)?;
+    Ok(Op::HostMount { root: record.rootfs.clone(), mount: mounts::of_host(source, target, readonly), before })
+}
+
+/// The step that takes away what create has mounted at `target`: it is in the journal.
+#[must_use]
+pub fn unmounting(_: &Record, _: &Path) -> Option<Op> {
+    None
 }
 
 /// What has changed in a pot since it was cloned from its base, create's own work included.

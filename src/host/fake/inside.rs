@@ -37,7 +37,7 @@ pub struct Process {
     done: usize,
     propagated: bool,
     root: Option<Root>,
-    mounts: Vec<PathBuf>,
+    pub(super) mounts: Vec<PathBuf>,
     entered: bool,
     resumed: bool,
     hostname: BTreeSet<String>,

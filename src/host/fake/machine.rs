@@ -454,6 +454,17 @@ impl Machine {
             }
             Op::HostMount { root, mount, .. } => self.host_mount(root, mount),
             Op::HostUnmount { root, mount, .. } => self.host_unmount(&below(root, &mount.target)),
+            Op::MountInto { process, mount } => {
+                let there = self.processes.get_mut(&process.pid);
+                there.ok_or("there is no such process")?.mounts.push(mount.target.clone());
+                Ok(())
+            }
+            Op::UnmountFrom { process, mount } => {
+                if let Some(process) = self.processes.get_mut(&process.pid) {
+                    process.mounts.retain(|at| *at != mount.target);
+                }
+                Ok(())
+            }
             Op::Lease { owner, addresses, ports, .. } => {
                 let taken = |(a, p): &(Vec<IpAddr>, Vec<Port>)| {
                     a.iter().any(|one| addresses.contains(one))

@@ -3,15 +3,15 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
 
 use crate::files::{Changed, Tree};
 use crate::host::Trouble;
 use crate::id::ContainerId;
-use crate::linux::mount::{ATTR_RDONLY, Options};
-use crate::op;
+use crate::linux::mount::{self, ATTR_RDONLY, Options};
+use crate::op::{self, Op};
 use crate::state::{Record, Status, Storage};
 
 use super::beneath::{self, Links};
@@ -68,6 +68,22 @@ impl Root {
         }
         Ok(Self(root))
     }
+}
+
+/// The step that mounts a directory or file of the host in a container that runs.
+///
+/// # Errors
+/// None.
+pub fn mounting(record: &Record, source: PathBuf, target: PathBuf, readonly: bool) -> io::Result<Op> {
+    Ok(Op::MountInto { process: record.process.clone(), mount: mount::of_host(source, target, readonly) })
+}
+
+/// The step that takes away what create has mounted at `target`.
+#[must_use]
+pub fn unmounting(record: &Record, target: &Path) -> Option<Op> {
+    let mounts = record.storage.iter().flat_map(|storage| &storage.mounts);
+    let mount = mounts.rev().find(|mount| mount.target == target)?;
+    Some(Op::UnmountFrom { process: record.process.clone(), mount: mount.clone() })
 }
 
 /// What has changed in a pot since it was cloned from its base, create's own work included.

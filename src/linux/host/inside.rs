@@ -458,6 +458,12 @@ pub(super) fn bind(
     options: &Options,
     prepared: Option<OwnedFd>,
 ) -> Result<(), Trouble> {
+    let tree = detached(what, options, prepared)?;
+    place(root, what, options, tree.as_fd())
+}
+
+/// The detached copy of a bind mount, with all its attributes.
+pub(super) fn detached(what: &Mount, options: &Options, prepared: Option<OwnedFd>) -> Result<OwnedFd, Trouble> {
     let tree = match prepared {
         Some(tree) => tree,
         None => {
@@ -472,16 +478,26 @@ pub(super) fn bind(
     if options.tree != (0, 0) {
         sys::mount_setattr(tree.as_fd(), true, options.tree.0, options.tree.1, 0)?;
     }
-    let target = if beneath::is_directory(tree.as_fd())? {
+    Ok(tree)
+}
+
+/// Puts a detached copy in its place.
+pub(super) fn place(
+    root: BorrowedFd<'_>,
+    what: &Mount,
+    options: &Options,
+    tree: BorrowedFd<'_>,
+) -> Result<(), Trouble> {
+    let target = if beneath::is_directory(tree)? {
         beneath::directory(root, &what.target, Links::Inside)?
     } else {
         beneath::file(root, &what.target)?
     };
-    not_in_proc(target.as_fd(), what, sys::filesystem(tree.as_fd())? == libc::PROC_SUPER_MAGIC)?;
-    sys::attach(tree.as_fd(), target.as_fd())?;
+    not_in_proc(target.as_fd(), what, sys::filesystem(tree)? == libc::PROC_SUPER_MAGIC)?;
+    sys::attach(tree, target.as_fd())?;
     if options.propagation != 0 {
         let recursive = options.propagation & MsFlags::MS_REC.bits() != 0;
-        sys::mount_setattr(tree.as_fd(), recursive, 0, 0, options.propagation & !MsFlags::MS_REC.bits())?;
+        sys::mount_setattr(tree, recursive, 0, 0, options.propagation & !MsFlags::MS_REC.bits())?;
     }
     Ok(())
 }

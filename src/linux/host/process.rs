@@ -103,7 +103,7 @@ pub fn alive(who: &Identity) -> io::Result<bool> {
 }
 
 /// A descriptor of this very process, or `None` if it is gone.
-fn open(who: &Identity) -> io::Result<Option<OwnedFd>> {
+pub(super) fn open(who: &Identity) -> io::Result<Option<OwnedFd>> {
     let fd = match sys::pidfd_open(who.pid) {
         // EINVAL, ENOENT: said of what is no leader of a group of threads, a process that got the pid later.
         Err(e) if matches!(e.raw_os_error(), Some(libc::ESRCH | libc::EINVAL | libc::ENOENT)) => return Ok(None),

@@ -36,7 +36,8 @@ case_an_image_is_a_base() {
     has "$(tr -d ' \n' <"$bundles/image/config.json")" '"args":["/bin/x"]' "spec"
     works "$potrun" base rm image
     # One byte of a layer.
-    printf x | dd of="$work/away/oci/blobs/sha256/$digest" bs=1 seek=3 conv=notrunc 2>/dev/null
+    layer=$(printf %s "$one" | sed 's/.*sha256:\([0-9a-f]*\).*/\1/')
+    printf x | dd of="$work/away/oci/blobs/sha256/$layer" bs=1 seek=3 conv=notrunc 2>/dev/null
     refused "has sha256" "$potrun" base import image --oci "$work/away/oci"
 }
 
@@ -93,4 +94,24 @@ case_changes_are_told() {
     for line in "A /etc/new" "C /etc/group" "D /bin/ls" "A /a b" "D /home" "A /moved"; do
         printf '%s\n' "$told" | grep -qx "$line" || fail "$line is not in: $told"
     done
+}
+
+case_directories_come_and_go_while_it_runs() {
+    mkdir -p "$work/away/data" && echo text >"$work/away/data/file"
+    pot a 'until [ -e /mnt/new/file ]; do sleep 0.1; done; echo seen >/mnt/new/seen; sleep 1000'
+    started a
+    before=$(mount)
+    works "$potrun" mount-in --save a "$work/away/data" /mnt/new
+    until_true test -e "$work/away/data/seen"
+    has "$(cat "$bundles/a/config.json")" "$work/away/data" "config.json"
+    refused "already" "$potrun" mount-in a "$work/away/data" /mnt/new
+    works "$potrun" mount-in --ro a "$work/away/data" /media
+    works "$potrun" exec a sh -c 'touch /media/x || touch /tmp/readonly; test -e /tmp/readonly'
+    works "$potrun" mount-out a /media
+    works "$potrun" mount-out --save a /mnt/new
+    same "$(mount)" "$before" "mounts"
+    lacks "$(cat "$bundles/a/config.json")" "$work/away/data" "config.json"
+    works "$potrun" mount-in a "$work/away/data" /mnt/new
+    works "$potrun" delete --force a
+    same "$(cat "$work/away/data/file")" text "what was mounted"
 }
