@@ -27,18 +27,23 @@ mod fetch;
 mod oci;
 mod pack;
 mod partial;
+mod parts;
 mod progress;
 mod tree;
 mod unpack;
 
 pub use archive::ArchiveError;
+pub(crate) use digest::Hasher;
 pub use digest::{Digest, NoDigest};
 pub use directories::Directories;
 pub use error::BaseError;
 pub use fetch::{FetchError, FetchOptions};
 pub use oci::{Image, ImageError, ImageIds, ImageOptions, NoPlatform, Platform};
-pub use pack::{Source, copy, extract, pack};
+pub use pack::{Source, copy, copy_upper, extract, extract_upper, pack, pack_upper};
+pub use partial::{Partial, sweep as sweep_partial};
+pub(crate) use parts::{Stored, parts};
 pub use progress::{Progress, Quiet};
+pub(crate) use tree::remove as remove_tree;
 pub use unpack::{Skipped, UnpackError, UnpackOptions, Unpacked, unpack};
 
 use digest::Hashing;

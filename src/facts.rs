@@ -49,7 +49,8 @@ pub struct Facts {
     pub store: Store,
     /// The base that the bundle names, if it is there.
     pub base: Option<Base>,
-    /// The snapshot that the root which an earlier container of this id left was cloned from (ZFS, `persistent`).
+    /// The snapshot that the root which an earlier container of this id left was cloned from (ZFS, `persistent`); the base
+    /// below the layer that a clone or an import left for it (overlay).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<String>,
     /// The fscomps that the bundle names, as far as they are there: name to directory.

@@ -34,6 +34,8 @@ pub enum Op {
     /// Make the pot's own layer of an overlay: `upper`, `work`, `root`, and `owner`, a link to the state directory
     /// that this layer belongs to (the mark).
     CreateLayer { path: PathBuf, owner: PathBuf },
+    /// Take up a layer that was left for this pot: by a clone or an import. It stays when the pot goes.
+    TakeUpLayer { path: PathBuf, owner: PathBuf },
     /// Inverse of [`Op::CreateLayer`]: the layer goes with all that was written to it.
     RemoveLayer { path: PathBuf, owner: PathBuf },
     /// `zfs create`, with properties; `potrun:id` is the mark.
@@ -489,6 +491,7 @@ impl Op {
             }
             Self::Spawn(spawn) => Self::KillAll { cgroup: spawn.cgroup.clone() },
             Self::ReleaseBase { .. }
+            | Self::TakeUpLayer { .. }
             | Self::RemoveLayer { .. }
             | Self::CloneDataset { .. }
             | Self::DestroyDataset { .. }
@@ -641,6 +644,7 @@ impl Op {
             Self::UseBase { base, id } => write!(f, "use base {} for {id}", show(base)),
             Self::ReleaseBase { base, id } => write!(f, "release base {} of {id}", show(base)),
             Self::CreateLayer { path, .. } => write!(f, "create layer {}", show(path)),
+            Self::TakeUpLayer { path, .. } => write!(f, "take up layer {}", show(path)),
             Self::RemoveLayer { path, .. } => write!(f, "remove layer {}", show(path)),
             Self::CreateDataset { dataset, properties } => {
                 write!(f, "create dataset {dataset}{}", Properties(properties))

@@ -2,12 +2,14 @@
 
 pub mod base;
 pub mod checkpoint;
+pub mod clone;
 pub mod copy;
 pub mod create;
 pub mod delete;
 pub mod diff;
 pub mod events;
 pub mod exec;
+pub mod export;
 pub mod features;
 pub mod fscomp;
 pub mod gc;

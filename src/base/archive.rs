@@ -7,6 +7,7 @@
 //!
 //! Formats: tar(5) of FreeBSD, pax in POSIX.1-2017, and "Storing Sparse Files" in the GNU tar manual.
 
+use std::fs::File;
 use std::io::{self, BufRead};
 
 const BLOCK: usize = 512;
@@ -71,8 +72,9 @@ pub enum ArchiveError {
 type Result<T> = std::result::Result<T, ArchiveError>;
 
 /// What a member is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Kind {
+    #[default]
     File,
     Directory,
     Symlink,
@@ -92,7 +94,7 @@ pub(super) struct Run {
 }
 
 /// One member of the archive; its contents follow in the stream.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Member {
     /// The name as the archive has it: not yet checked for `..` and the like.
     pub(super) path: Vec<u8>,
@@ -163,6 +165,12 @@ pub(super) trait Contents {
 
     /// So many bytes of [`Self::contents`] were used.
     fn consume(&mut self, count: usize) -> Result<()>;
+
+    /// Lets the kernel move at most `count` bytes of the contents to where `to` stands, if they are in a file; says how
+    /// many it did, which may be none.
+    fn splice(&mut self, _to: &File, _count: u64) -> Result<u64> {
+        Ok(0)
+    }
 }
 
 impl<R: BufRead> Contents for Members<R> {

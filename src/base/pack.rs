@@ -10,11 +10,13 @@
 
 use super::archive::{ArchiveError, Contents, Kind, Member, Run, shown};
 use super::unpack::sys;
-use super::unpack::{At, MAX_DEPTH, Skipped, UnpackError, UnpackOptions, Unpacked, Unpacker, kind_of, open_directory};
+use super::unpack::{
+    At, MAX_DEPTH, Skipped, UnpackError, UnpackOptions, Unpacked, Unpacker, WHITEOUT, kind_of, open_directory,
+};
 use super::{BUFFER, decompress};
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, readlinkat};
+use nix::fcntl::{AtFlags, copy_file_range, readlinkat};
 use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
 use nix::unistd::{Uid, Whence, lseek};
 use std::collections::{HashMap, VecDeque};
@@ -69,6 +71,42 @@ pub fn pack(source: Source<'_>, stream: impl Write) -> Result<Unpacked> {
     Ok(with(sink.done, skipped))
 }
 
+/// Copies the upper directory of an overlay to another, which is empty.
+///
+/// # Errors
+/// [`UnpackError`]; what was copied so far is left.
+pub fn copy_upper(from: BorrowedFd<'_>, to: BorrowedFd<'_>, options: &UnpackOptions) -> Result<Unpacked> {
+    let mut sink = Unpacker::upper(to, options)?;
+    let skipped = Walk { upper: true, ..Walk::new(&mut sink, true) }.start(top(from))?;
+    Ok(with(sink.finish()?, skipped))
+}
+
+/// Writes the upper directory of an overlay to `stream` as a layer of an OCI image: what it hides as whiteouts.
+///
+/// # Errors
+/// [`UnpackError`].
+pub fn pack_upper(from: BorrowedFd<'_>, stream: impl Write) -> Result<Unpacked> {
+    let mut sink = Packer { builder: tar::Builder::new(stream), done: Unpacked::default() };
+    let skipped = Walk { upper: true, ..Walk::new(&mut sink, false) }.start(top(from))?;
+    sink.builder.finish().and_then(|()| sink.builder.get_mut().flush()).at("write", b"the stream")?;
+    Ok(with(sink.done, skipped))
+}
+
+/// Unpacks such a layer into an empty directory that becomes the upper one of an overlay.
+///
+/// # Errors
+/// [`UnpackError`]; what was unpacked so far is left.
+pub fn extract_upper(stream: impl Read, to: BorrowedFd<'_>, options: &UnpackOptions) -> Result<Unpacked> {
+    let mut sink = Unpacker::upper(to, options)?;
+    sink.archive(decompress(stream)?)?;
+    sink.finish()
+}
+
+/// What is in a directory.
+fn top(dir: BorrowedFd<'_>) -> Source<'_> {
+    Source { dir, name: b".", to: b"." }
+}
+
 fn with(done: Unpacked, more: Skipped) -> Unpacked {
     let skipped = Skipped { sockets: more.sockets, kernel: more.kernel, changed: more.changed, ..done.skipped };
     Unpacked { skipped, ..done }
@@ -85,6 +123,8 @@ struct Walk<'s, S> {
     sink: &'s mut S,
     /// Whether the sink knows holes.
     sparse: bool,
+    /// Whether it is the upper directory of an overlay, of which the sink gets whiteouts.
+    upper: bool,
     root: bool,
     /// Files with several names, and the first of them that was met.
     links: HashMap<(libc::dev_t, libc::ino_t), Vec<u8>>,
@@ -95,7 +135,15 @@ struct Walk<'s, S> {
 impl<'s, S: Sink> Walk<'s, S> {
     fn new(sink: &'s mut S, sparse: bool) -> Self {
         let root = Uid::effective().is_root();
-        Self { sink, sparse, root, links: HashMap::new(), skipped: Skipped::default(), buffer: vec![0; BUFFER] }
+        Self {
+            sink,
+            sparse,
+            upper: false,
+            root,
+            links: HashMap::new(),
+            skipped: Skipped::default(),
+            buffer: vec![0; BUFFER],
+        }
     }
 
     fn start(mut self, source: Source<'_>) -> Result<Skipped> {
@@ -120,6 +168,13 @@ impl<'s, S: Sink> Walk<'s, S> {
         };
         let kind = kind_of(&status);
         let mut member = member(&status, path);
+        if self.upper && kind == SFlag::S_IFCHR && status.st_rdev == 0 {
+            return self.whiteout(&member.path);
+        }
+        if self.upper && name.starts_with(WHITEOUT) {
+            let why = "its name begins with .wh., which in a layer hides something".to_owned();
+            return Err(UnpackError::Refused { member: member.shown(), why });
+        }
         match kind {
             SFlag::S_IFDIR => return self.directory(dir, name, member, depth),
             SFlag::S_IFREG => return self.file(dir, name, member),
@@ -154,6 +209,9 @@ impl<'s, S: Sink> Walk<'s, S> {
             member.attributes = self.attributes(&dir, &member.path)?;
         }
         self.sink.take(&member, &mut Nothing)?;
+        if self.upper && self.hides(&dir, &member)? {
+            self.whiteout(&[member.path.as_slice(), b"/.wh..opq"].concat())?;
+        }
         if of_kernel {
             self.skipped.kernel += 1;
             return Ok(());
@@ -173,6 +231,27 @@ impl<'s, S: Sink> Walk<'s, S> {
             self.visit(dir.as_fd(), &name, [member.path.as_slice(), b"/", &name].concat(), depth + 1)?;
         }
         Ok(())
+    }
+
+    /// A whiteout of what is called `path`.
+    fn whiteout(&mut self, path: &[u8]) -> Result<()> {
+        let at = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+        let (dir, name) = path.split_at(at);
+        let path = [dir, WHITEOUT, name].concat();
+        let kind = Kind::File;
+        let member = Member { kind, path, mode: 0o644, ..Member::default() };
+        self.sink.take(&member, &mut Nothing)
+    }
+
+    /// Whether a directory of an upper one hides what is below it. One that shows something from elsewhere cannot be
+    /// said in a layer.
+    fn hides(&self, dir: &File, member: &Member) -> Result<bool> {
+        let get = |name: &str| dir.get_xattr(name).at("read an extended attribute of", &member.path);
+        if get("trusted.overlay.redirect")?.is_some() {
+            let why = "it was renamed in place (redirect_dir), which a layer cannot tell".to_owned();
+            return Err(UnpackError::Refused { member: member.shown(), why });
+        }
+        Ok(get("trusted.overlay.opaque")?.as_deref() == Some(b"y"))
     }
 
     fn file(&mut self, dir: BorrowedFd<'_>, name: &[u8], mut member: Member) -> Result<()> {
@@ -195,6 +274,12 @@ impl<'s, S: Sink> Walk<'s, S> {
         if sys::is_of_kernel(file.as_fd()).at("look at", &member.path)? {
             self.skipped.kernel += 1;
             return Ok(());
+        }
+        if self.upper
+            && file.get_xattr("trusted.overlay.metacopy").at("read an extended attribute of", &member.path)?.is_some()
+        {
+            let why = "its data is in the base (metacopy), which a layer cannot tell".to_owned();
+            return Err(UnpackError::Refused { member: member.shown(), why });
         }
         member.attributes = self.attributes(&file, &member.path)?;
         #[allow(clippy::cast_sign_loss)] // sizes are not negative
@@ -333,6 +418,25 @@ impl Contents for FileContents<'_> {
     fn consume(&mut self, count: usize) -> std::result::Result<(), ArchiveError> {
         self.ready.start += count;
         Ok(())
+    }
+
+    /// By copy_file_range(2), which shares the blocks where the file system can.
+    fn splice(&mut self, to: &File, count: u64) -> std::result::Result<u64, ArchiveError> {
+        let Some(run) = self.runs.front_mut().filter(|_| self.ready.is_empty()) else { return Ok(0) };
+        if !self.started {
+            let failed = |source| ArchiveError::Source { path: shown(&self.path), source };
+            io::Seek::seek(&mut self.file, io::SeekFrom::Start(run.offset)).map_err(failed)?;
+            self.started = true;
+        }
+        let want = usize::try_from(run.length.min(count)).unwrap_or(usize::MAX).min(1 << 30);
+        // What it cannot do, reading and writing can; or tells why not.
+        let moved = copy_file_range(&self.file, None, to, None, want).unwrap_or(0) as u64;
+        run.length -= moved;
+        if run.length == 0 {
+            self.runs.pop_front();
+            self.started = false;
+        }
+        Ok(moved)
     }
 }
 

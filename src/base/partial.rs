@@ -1,4 +1,4 @@
-//! Directories on their way to become a base, or no longer one.
+//! Directories on their way to become a base, or the layer of a pot, or no longer one.
 //!
 //! Their names begin with a dot, which no base's does, and their maker holds a lock (flock(2)) on them. So what a
 //! killed process left is told from what a living one works on: the kernel drops the lock with its holder, and whoever
@@ -23,7 +23,8 @@ pub(super) fn open_directory(path: &Path) -> nix::Result<File> {
 }
 
 /// A directory with a name like `.NAME.partial-PID-NANOSECONDS`, locked, and removed when dropped.
-pub(super) struct Partial {
+#[derive(Debug)]
+pub struct Partial {
     parent: File,
     name: CString,
     path: PathBuf,
@@ -34,7 +35,10 @@ pub(super) struct Partial {
 impl Partial {
     /// Makes one for the base `name` in `bases`, only for its owner to enter: setuid files of a base are not for the
     /// users of the host.
-    pub(super) fn make(bases: &Path, name: &str) -> Result<Self, BaseError> {
+    ///
+    /// # Errors
+    /// [`BaseError::Io`].
+    pub fn make(bases: &Path, name: &str) -> Result<Self, BaseError> {
         let parent = open_directory(bases).at("open", bases)?;
         loop {
             let name = unused_name(name, "partial");
@@ -50,7 +54,9 @@ impl Partial {
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
@@ -60,15 +66,24 @@ impl Partial {
 
     /// Makes it the base `name`, with `sync` so that a power cut cannot take the name back; `Ok(false)` when there is a
     /// base with this name already.
-    pub(super) fn publish(mut self, name: &str, sync: bool) -> Result<bool, BaseError> {
-        // rename(2) replaces a directory only while that is empty, which a base never is.
-        match nix::fcntl::renameat(&self.parent, self.name.as_c_str(), &self.parent, name) {
+    pub(super) fn publish(self, name: &str, sync: bool) -> Result<bool, BaseError> {
+        let parent = self.parent.try_clone().at("open", &self.path)?;
+        self.publish_in(&parent, name, sync)
+    }
+
+    /// The same in another directory.
+    ///
+    /// # Errors
+    /// [`BaseError::Io`].
+    pub fn publish_in(mut self, to: &File, name: &str, sync: bool) -> Result<bool, BaseError> {
+        // rename(2) replaces a directory only while that is empty, which neither a base nor a layer ever is.
+        match nix::fcntl::renameat(&self.parent, self.name.as_c_str(), to, name) {
             Err(Errno::ENOTEMPTY | Errno::EEXIST) => return Ok(false),
             other => other.at("rename", &self.path)?,
         }
         self.keep = true;
         if sync {
-            self.parent.sync_all().at("write", &self.path)?;
+            to.sync_all().at("write", &self.path)?;
         }
         Ok(true)
     }
@@ -106,7 +121,10 @@ pub(super) fn remove_base(bases: &Path, name: &str) -> Result<(), BaseError> {
 }
 
 /// Removes what dead processes left in `bases`, and returns the paths.
-pub(super) fn sweep(bases: &Path) -> Result<Vec<PathBuf>, BaseError> {
+///
+/// # Errors
+/// [`BaseError::Io`].
+pub fn sweep(bases: &Path) -> Result<Vec<PathBuf>, BaseError> {
     let parent = match open_directory(bases) {
         Err(Errno::ENOENT) => return Ok(Vec::new()),
         other => other.at("open", bases)?,

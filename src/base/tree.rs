@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 ///
 /// # Errors
 /// The kernel's, and `EXDEV` for a file system mounted below: what is on it is not ours.
-pub(super) fn remove(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+pub(crate) fn remove(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     let device = fstat(parent)?.st_dev;
     remove_any(parent, name, device)
 }

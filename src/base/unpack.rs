@@ -56,7 +56,7 @@ use std::os::unix::ffi::OsStringExt;
 use xattr::FileExt;
 
 /// What the names of whiteouts begin with.
-const WHITEOUT: &[u8] = b".wh.";
+pub(super) const WHITEOUT: &[u8] = b".wh.";
 
 /// What follows in the name of the one that hides all of its directory.
 const OPAQUE: &[u8] = b".wh..opq";
@@ -187,6 +187,12 @@ pub enum UnpackError {
     },
 }
 
+impl From<io::Error> for UnpackError {
+    fn from(source: io::Error) -> Self {
+        Self::Io { step: "write", member: "the file".into(), source }
+    }
+}
+
 type Result<T> = std::result::Result<T, UnpackError>;
 
 /// Unpacks the tar stream `archive` beneath `tree`, an empty directory that nobody else writes to, and reads the stream
@@ -245,6 +251,8 @@ enum Upon {
     Layers(Layer),
     /// Files of a pot or of the host.
     Files,
+    /// Nothing; it becomes the upper directory of an overlay, in which whiteouts are what overlayfs takes for them.
+    Upper,
 }
 
 /// What a layer has put into the tree: keyed hashes of its paths, so that nobody can make two that are alike.
@@ -329,6 +337,11 @@ impl<'o> Unpacker<'o> {
         Ok(unpacker)
     }
 
+    /// The same for an empty directory that becomes the upper one of an overlay.
+    pub(super) fn upper(tree: BorrowedFd<'_>, options: &'o UnpackOptions) -> Result<Self> {
+        Ok(Self { upon: Upon::Upper, ..Self::new(tree, options)? })
+    }
+
     /// Unpacks a tar stream, and reads it to its end.
     pub(super) fn archive(&mut self, archive: impl BufRead) -> Result<()> {
         let mut members = Members::new(archive, self.options.max_bytes);
@@ -352,8 +365,12 @@ impl<'o> Unpacker<'o> {
             self.leave(1)?;
             return self.fill_in(member);
         };
-        if matches!(self.upon, Upon::Layers(_)) && path.iter().any(|name| name.starts_with(WHITEOUT)) {
-            return self.whiteout(name, parents, member);
+        if path.iter().any(|name| name.starts_with(WHITEOUT)) {
+            match self.upon {
+                Upon::Layers(_) => return self.whiteout(name, parents, member),
+                Upon::Upper => return self.upper_whiteout(name, parents, member),
+                Upon::Nothing | Upon::Files => {}
+            }
         }
         self.enter(parents, member, true)?;
         match member.kind {
@@ -731,6 +748,24 @@ impl<'o> Unpacker<'o> {
         remove_older(self.here(), hidden, layer, layer.hash(here, hidden)).at("remove what is hidden by", &member.path)
     }
 
+    /// Makes what hides something below in an overlay (kernel documentation, "Overlay Filesystem", "whiteouts and opaque
+    /// directories").
+    fn upper_whiteout(&mut self, name: &[u8], parents: &[&[u8]], member: &Member) -> Result<()> {
+        let hidden = name.strip_prefix(WHITEOUT).filter(|name| !matches!(*name, b"" | b"." | b".."));
+        let Some(hidden) = hidden.filter(|_| !parents.iter().any(|name| name.starts_with(WHITEOUT))) else {
+            return Err(refused(member, "a whiteout of no name"));
+        };
+        self.enter(parents, member, true)?;
+        if hidden == OPAQUE {
+            let level = &self.levels[self.levels.len() - 1];
+            return level
+                .dir
+                .set_xattr("trusted.overlay.opaque", b"y")
+                .at("make opaque the directory of", &member.path);
+        }
+        self.make(hidden, member, |dir| mknodat(dir, hidden, SFlag::S_IFCHR, Mode::empty(), libc::makedev(0, 0)))
+    }
+
     /// Notes that a member is of the current layer, and its file flags.
     fn remember(&mut self, name: &[u8], member: &Member) -> Result<()> {
         if let Upon::Layers(layer) = &mut self.upon {
@@ -869,6 +904,11 @@ fn c_name(name: &[u8]) -> CString {
 /// Copies the next `count` bytes of the contents into `file`.
 fn write(file: &mut File, mut count: u64, member: &Member, members: &mut impl Contents) -> Result<()> {
     while count > 0 {
+        let moved = members.splice(file, count)?;
+        if moved > 0 {
+            count -= moved;
+            continue;
+        }
         let piece = members.contents()?;
         let step = piece.len().min(usize::try_from(count).unwrap_or(usize::MAX));
         file.write_all(&piece[..step]).at("write", &member.path)?;

@@ -111,6 +111,7 @@ impl Host for LinuxHost {
             Op::UseBase { base, id } => layer::use_base(base, id)?,
             Op::ReleaseBase { base, id } => layer::release_base(base, id)?,
             Op::CreateLayer { path, owner } => layer::create(path, owner)?,
+            Op::TakeUpLayer { path, owner } => layer::take_up(path, owner)?,
             Op::RemoveLayer { path, owner } => layer::remove(path, owner)?,
             Op::CreateDataset { dataset, properties } => zfs::create(dataset, properties)?,
             Op::CloneDataset { snapshot, dataset, properties } => zfs::clone(snapshot, dataset, properties)?,
@@ -179,6 +180,7 @@ impl Host for LinuxHost {
             Op::UseBase { .. }
             | Op::ReleaseBase { .. }
             | Op::CreateLayer { .. }
+            | Op::TakeUpLayer { .. }
             | Op::RemoveLayer { .. }
             | Op::CreateDataset { .. }
             | Op::CloneDataset { .. }

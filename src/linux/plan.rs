@@ -367,12 +367,30 @@ fn root(draft: &mut Draft<'_>, pot: Option<&Pot>) -> (Vec<Op>, Root, PathBuf) {
             // The layer first: a note of a pot without a layer is one that gc removes.
             let ops = vec![Op::CreateLayer { path: layer.clone(), owner }, Op::UseBase { base: base.clone(), id }];
             let rootfs = layer.join("root");
+            let ops = match draft.facts.kept.clone() {
+                None => ops,
+                Some(kept) => {
+                    take_up(draft, &kept, &layer);
+                    vec![Op::TakeUpLayer { path: layer.clone(), owner: draft.facts.state.join(draft.id.as_str()) }]
+                }
+            };
             (ops, Root::Overlay { lower: base.join("tree"), layer }, rootfs)
         }
         Store::Zfs { .. } => {
             let (ops, rootfs) = dataset::clone(draft, pot);
             (ops, Root::Bind { source: rootfs.clone() }, rootfs)
         }
+    }
+}
+
+/// Says that a layer is there for the pot, if it lies on the base that the bundle names.
+fn take_up(draft: &mut Draft<'_>, kept: &str, layer: &Path) {
+    let (id, shown) = (draft.id.clone(), layer.display());
+    if draft.bundle.pot.as_ref().and_then(|pot| pot.base.as_ref()).is_some_and(|base| base.release == kept) {
+        draft.note(format!("root: {shown} is taken up as it was left for {id}"));
+    } else {
+        let what = format!("{shown} is kept, over base {kept}: first potrun delete --data {id}, or name that base");
+        draft.refuse("/pot/base/release", what);
     }
 }
 

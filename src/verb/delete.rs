@@ -34,7 +34,7 @@ impl cli::Run for Delete {
             Err(_)
                 if !context.root.join(id.as_str()).exists()
                     && self.data
-                    && this::facts::storage(&context.store).forget(&id)? =>
+                    && this::facts::forget(&context.store, &id)? =>
             {
                 return Ok(0);
             }
@@ -62,7 +62,7 @@ impl cli::Run for Delete {
         }
         let result = delete(&entry, record.as_ref()).and_then(|()| {
             if self.data {
-                this::facts::storage(&context.store).forget(&id)?;
+                this::facts::forget(&context.store, &id)?;
             }
             Ok(0)
         });

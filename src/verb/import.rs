@@ -1,15 +1,22 @@
-//! `import`: a bundle of a pot that pot made.
+//! `import`: a bundle of a pot that was exported to a file, or that pot made.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use crate::base::{Stored, UnpackError, UnpackOptions, Unpacked, extract, extract_upper, parts};
+use crate::bundle::Bundle;
 use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result};
 use crate::freebsd::import::{Pot, bundle};
+use crate::host::this;
 use crate::settings::{self, Settings};
+
+use super::clone::{NewBundle, free, rootfs};
+use super::export::{CONFIG, LAYER, MANIFEST, Manifest, Part, ROOTFS, VERSION};
 
 /// Arguments of `import`.
 #[derive(Debug, Args)]
@@ -20,7 +27,11 @@ pub struct Import {
     /// Directory that holds its pot.conf; default: that of the pot below POT_FS_ROOT
     #[arg(long, value_name = "DIR")]
     conf: Option<PathBuf>,
-    /// Name of the pot
+    /// Container that an exported pot is for; default: what it was called
+    #[arg(long, value_name = "ID", conflicts_with = "conf")]
+    id: Option<String>,
+    /// Name of a pot that pot made, or a file that export wrote
+    #[arg(value_name = "POT|FILE")]
     pot: String,
 }
 
@@ -32,7 +43,14 @@ impl cli::Run for Import {
         Some(&self.pot)
     }
 
-    fn run(&self, _: &Context) -> Result<u8> {
+    fn run(&self, context: &Context) -> Result<u8> {
+        let file = Path::new(&self.pot);
+        if self.conf.is_none() && (self.pot.contains('/') || file.is_file()) {
+            return self.exported(context, file);
+        }
+        if let Some(id) = &self.id {
+            return Err(Error::caller(format!("--id {id} is for exported pots, and {} is no file", self.pot)));
+        }
         if !crate::bundle::pot::is_name(&self.pot) {
             return Err(Error::caller(format!("{:?} is not a name of a pot", self.pot)));
         }
@@ -57,5 +75,119 @@ impl cli::Run for Import {
             eprintln!("potrun: note: {note}");
         }
         Ok(0)
+    }
+}
+
+/// The largest manifest or configuration, in bytes.
+const MAX_JSON: u64 = 4 << 20;
+
+impl Import {
+    /// A pot that was exported: nothing is changed before all of the file was read and is what its manifest says.
+    fn exported(&self, context: &Context, path: &Path) -> Result<u8> {
+        let file = File::open(path).doing(|| format!("open {}", path.display()))?;
+        let stored = parts(&file).doing(|| format!("read {}", path.display()))?;
+        let Some((manifest, stored)) = stored.split_first().filter(|(first, _)| first.name == MANIFEST) else {
+            return Err(refused(path, format!("it does not begin with {MANIFEST}")));
+        };
+        let manifest: Manifest = {
+            let text = text(&file, manifest)?;
+            serde_json::from_slice(&text).map_err(|e| refused(path, format!("{MANIFEST}: {e}")))?
+        };
+        check(&manifest, stored).map_err(|why| refused(path, why))?;
+        let find = |name: &str| stored.iter().find(|one| one.name == name);
+        let config = text(&file, find(CONFIG).ok_or_else(|| refused(path, format!("it has no {CONFIG}")))?)?;
+        let bundle = Bundle::parse(self.bundle.clone(), config).map_err(|e| super::refused(e.into()))?;
+
+        let wanted = bundle.pot.as_ref().and_then(|pot| pot.base.as_ref()).map(|base| base.release.as_str());
+        if wanted != manifest.base.as_ref().map(|base| base.name.as_str()) {
+            return Err(refused(path, format!("{MANIFEST} and {CONFIG} name different bases")));
+        }
+        if let Some(base) = &manifest.base {
+            let found = this::facts::bases(&context.store).find(&base.name);
+            let found = found.doing(|| format!("look at base {}", base.name))?;
+            if found.as_ref().map(|found| found.sha256) != Some(base.sha256) {
+                let has = found.map_or("is not imported".into(), |found| format!("has sha256 {} here", found.sha256));
+                let error = Error::caller(format!("it lies on base {}, which {has}", base.name));
+                return Err(error.hint(format!("first import base {} with sha256 {}", base.name, base.sha256)));
+            }
+        }
+        // No device nodes: whoever made the file could name any disk of this host.
+        let options = UnpackOptions::default();
+        let mut made = NewBundle::in_directory(&self.bundle)?;
+        let mut skipped = Unpacked::default().skipped;
+        if let (Some(layer), Some(base)) = (find(LAYER), &manifest.base) {
+            let id = super::id(self.id.as_deref().unwrap_or(&manifest.name))?;
+            free(context, &id)?;
+            made.write(&bundle.config)?;
+            this::files::leave_layer(&context.store, &context.root, &base.name, &id, |to| {
+                skipped = layer.read(&file, |input| extract_upper(input, to, &options))?.skipped;
+                Ok(())
+            })
+            .map_err(|e| Error::operator(format!("leave a layer for {id}")).because(e))?;
+        } else if let Some(root) = find(ROOTFS) {
+            let (name, _) = rootfs(&bundle)?;
+            let to = made.directory(&name)?;
+            let unpack = |input: &mut dyn Read| extract(input, to.as_fd(), &options);
+            let done: std::result::Result<Unpacked, UnpackError> = root.read(&file, unpack);
+            skipped = done.map_err(|e| Error::operator(format!("unpack {ROOTFS}")).because(e))?.skipped;
+            made.write(&bundle.config)?;
+        } else {
+            made.write(&bundle.config)?;
+        }
+        made.keep();
+        for line in skipped.notices() {
+            eprintln!("potrun: {line}");
+        }
+        Ok(0)
+    }
+}
+
+fn refused(path: &Path, why: impl std::fmt::Display) -> Error {
+    Error::caller(format!("{} is no exported pot: {why}", path.display()))
+}
+
+/// A small part.
+fn text(file: &File, part: &Stored) -> Result<Vec<u8>> {
+    if part.size > MAX_JSON {
+        return Err(Error::caller(format!("{} is larger than {MAX_JSON} bytes", part.name)));
+    }
+    let mut bytes = Vec::new();
+    let read: io::Result<usize> = part.read(file, |input| input.read_to_end(&mut bytes));
+    read.doing(|| format!("read {}", part.name))?;
+    Ok(bytes)
+}
+
+/// Whether the file has what its manifest says, and nothing else.
+fn check(manifest: &Manifest, stored: &[Stored]) -> std::result::Result<(), String> {
+    if manifest.potrun_export != VERSION {
+        return Err(format!("version {} is not known", manifest.potrun_export));
+    }
+    for (n, part) in manifest.parts.iter().enumerate() {
+        if manifest.parts[..n].iter().any(|other| other.name == part.name) {
+            return Err(format!("{MANIFEST} names {} twice", part.name));
+        }
+    }
+    for (n, one) in stored.iter().enumerate() {
+        if stored[..n].iter().any(|other| other.name == one.name) {
+            return Err(format!("it has {} twice", one.name));
+        }
+        if !manifest.parts.iter().any(|part| part.name == one.name)
+            || ![CONFIG, LAYER, ROOTFS].contains(&one.name.as_str())
+        {
+            return Err(format!("it has the unknown member {}", one.name));
+        }
+    }
+    for Part { name, size, sha256 } in &manifest.parts {
+        let one = stored.iter().find(|one| one.name == *name).ok_or_else(|| format!("it has no {name}"))?;
+        if one.size != *size || one.sha256 != *sha256 {
+            return Err(format!("{name} has {} bytes and sha256 {}, not {size} and {sha256}", one.size, one.sha256));
+        }
+    }
+    let has = |name: &str| stored.iter().any(|one| one.name == name);
+    match &manifest.base {
+        Some(_) if has(ROOTFS) => Err(format!("it has a base, and {ROOTFS}")),
+        None if has(LAYER) => Err(format!("it has no base, and {LAYER}")),
+        None if !has(ROOTFS) => Err(format!("it has no base and no {ROOTFS}")),
+        _ => Ok(()),
     }
 }

@@ -529,6 +529,7 @@ fn what_is_in_the_way_and_not_ours_survives() {
 const NEVER_PLANNED: &[(&str, &str)] = &[
     ("mountInto", "the verb mount-in does it"),
     ("setOomScore", "no example asks for it, and the life tests do"),
+    ("takeUpLayer", "only what was cloned or imported has one"),
     ("unmountFrom", "its inverse"),
 ];
 

@@ -15,6 +15,8 @@ mod copy;
 mod crash;
 #[cfg(target_os = "linux")]
 mod diff;
+#[cfg(target_os = "linux")]
+mod export;
 mod faults;
 mod laws;
 #[cfg(target_os = "linux")]

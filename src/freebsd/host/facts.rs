@@ -79,6 +79,14 @@ pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, store: &Path) -> 
     })
 }
 
+/// Destroys what outlived the container `id`. Whether there was something.
+///
+/// # Errors
+/// zfs(8)'s words.
+pub fn forget(store: &Path, id: &ContainerId) -> Result<bool> {
+    storage(store).forget(id)
+}
+
 /// Where bases, volumes and pots are kept: `--store` is a dataset, `zfs:NAME`, or the directory of what is none.
 #[must_use]
 pub fn storage(store: &Path) -> Storage {

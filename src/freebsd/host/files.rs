@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use crate::files::{Changed, Tree};
@@ -42,6 +43,36 @@ pub fn mounting(record: &Record, source: PathBuf, target: PathBuf, readonly: boo
 #[must_use]
 pub fn unmounting(_: &Record, _: &Path) -> Option<Op> {
     None
+}
+
+/// What a pot on a base has of its own.
+///
+/// # Errors
+/// Always: a clone is no layer.
+pub fn own_layer(_: &Record) -> Result<File, Trouble> {
+    Err("its root is a clone of a dataset, which is not carried out yet".into())
+}
+
+/// Whether something was left for a container that is still to come.
+///
+/// # Errors
+/// None.
+pub fn has_layer(_: &Path, _: &ContainerId) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// Leaves a layer for a container that is still to come.
+///
+/// # Errors
+/// Always: a clone is no layer.
+pub fn leave_layer(
+    _: &Path,
+    _: &Path,
+    _: &str,
+    _: &ContainerId,
+    _: impl FnOnce(BorrowedFd<'_>) -> Result<(), Trouble>,
+) -> Result<(), Trouble> {
+    Err("layers over a base are not carried out on datasets yet".into())
 }
 
 /// What has changed in a pot since it was cloned from its base, create's own work included.

@@ -425,6 +425,11 @@ impl Machine {
                 self.layers.insert(path.clone(), owner.clone());
                 Ok(())
             }
+            Op::TakeUpLayer { path, owner } => {
+                need(self.layers.contains_key(path), || format!("there is no layer {}", path.display()))?;
+                self.layers.insert(path.clone(), owner.clone());
+                Ok(())
+            }
             Op::RemoveLayer { path, owner } => {
                 if self.layers.get(path) == Some(owner) {
                     need(!self.in_use(path), || "a process has its root in the layer".into())?;

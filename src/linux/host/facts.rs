@@ -11,7 +11,7 @@ use crate::bridges::{Bridges, Networks};
 use crate::bundle::Bundle;
 use crate::bundle::pot::{Dns, NetworkKind, Pot, Protocol};
 use crate::error::{Doing, Error, Result};
-use crate::facts::{Base, Cgroup, Facts, Leased, Network, Os};
+use crate::facts::{Base, Cgroup, Facts, Leased, Network, Os, Store};
 use crate::host::Trouble;
 use crate::host::storage::{self, Storage};
 use crate::host::zfs::{self, Datasets};
@@ -19,6 +19,7 @@ use crate::id::ContainerId;
 use crate::settings::{self, Driver, Settings};
 use crate::{lease, plan};
 
+use super::layer;
 use super::network::facts as network;
 
 /// Looks at what `bundle` needs. Changes nothing.
@@ -35,6 +36,9 @@ pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, store: &Path) -> 
     let kept = match (storage.datasets(), pot) {
         (Some(datasets), Some(pot)) if pot.persistent && pot.base.is_some() => {
             datasets.kept(id).map_err(looking("what it left"))?
+        }
+        (None, Some(pot)) if pot.base.is_some() => {
+            layer::kept(&storage.directory, id).doing(|| "look for what was left")?
         }
         _ => None,
     };
@@ -324,6 +328,18 @@ pub(super) fn unescape(text: &str) -> String {
 #[must_use]
 pub fn ledger() -> PathBuf {
     "/run/potrun.leases".into()
+}
+
+/// Removes what outlived the container `id`: its datasets, or the layer that was left for it. Whether there was something.
+///
+/// # Errors
+/// A container uses it, or the kernel's or zfs(8)'s words.
+pub fn forget(store: &Path, id: &ContainerId) -> Result<bool> {
+    let storage = storage(store);
+    match &storage.store {
+        Store::Zfs { .. } => storage.forget(id),
+        Store::Overlay { path } => layer::forget(path, id).doing(|| format!("remove what is kept for {id}")),
+    }
 }
 
 /// Where containers are noted unless `--root` says it.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
@@ -15,7 +15,7 @@ use crate::op::{self, Op};
 use crate::state::{Record, Status, Storage};
 
 use super::beneath::{self, Links};
-use super::{changes, inside, open_path, process, program, sys};
+use super::{changes, inside, layer, open_path, process, program, sys};
 
 /// The root of a container, which its links do not lead out of.
 #[derive(Debug)]
@@ -84,6 +84,40 @@ pub fn unmounting(record: &Record, target: &Path) -> Option<Op> {
     let mounts = record.storage.iter().flat_map(|storage| &storage.mounts);
     let mount = mounts.rev().find(|mount| mount.target == target)?;
     Some(Op::UnmountFrom { process: record.process.clone(), mount: mount.clone() })
+}
+
+/// What a pot on a base has of its own: the upper directory of its overlay.
+///
+/// # Errors
+/// It has no such thing, or the kernel's words.
+pub fn own_layer(record: &Record) -> Result<File, Trouble> {
+    match record.storage.as_ref().map(|storage| &storage.root) {
+        Some(op::Root::Overlay { layer, .. }) => Ok(File::open(layer.join("upper"))?),
+        _ => Err("its root is no layer of an overlay".into()),
+    }
+}
+
+/// Whether something was left for a container that is still to come.
+///
+/// # Errors
+/// The kernel's words.
+pub fn has_layer(store: &Path, id: &ContainerId) -> io::Result<bool> {
+    store.join("pots").join(id.as_str()).try_exists()
+}
+
+/// Leaves a layer over the base `name` for the container `id` that is still to come; `fill` puts into its upper
+/// directory what it holds.
+///
+/// # Errors
+/// The kernel's words, or those of `fill`: then nothing is left.
+pub fn leave_layer(
+    store: &Path,
+    state: &Path,
+    name: &str,
+    id: &ContainerId,
+    fill: impl FnOnce(BorrowedFd<'_>) -> Result<(), Trouble>,
+) -> Result<(), Trouble> {
+    layer::leave(store, &store.join("bases").join(name), id, &state.join(id.as_str()), fill)
 }
 
 /// What has changed in a pot since it was cloned from its base, create's own work included.

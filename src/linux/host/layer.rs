@@ -3,12 +3,16 @@
 //! ```text
 //! <store>/pots/<id>/      root:root 0700: a setuid file of a pot is out of reach of the host's users
 //!     owner               link to the state directory of the container that this belongs to: the mark
+//!     kept                link to the base, where the layer was made for a container that is still to come: by a clone or an
+//!                         import; such a layer outlives its containers
 //!     upper  work  root
+//! <store>/partial/         layers that are being made for later; each locked while its maker lives
 //! <store>/bases/<name>/users/<id>
 //! ```
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -18,6 +22,8 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use crate::base::{Partial, sweep_partial};
+use crate::host::Trouble;
 use crate::id::ContainerId;
 
 /// Notes that the pot uses the base.
@@ -57,6 +63,86 @@ pub(super) fn create(path: &Path, owner: &Path) -> io::Result<()> {
     made
 }
 
+/// The name of the base below the layer that was left for a container.
+pub(super) fn kept(store: &Path, id: &ContainerId) -> io::Result<Option<String>> {
+    match fs::read_link(store.join("pots").join(id.as_str()).join("kept")) {
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        other => Ok(other?.file_name().map(|name| name.to_string_lossy().into_owned())),
+    }
+}
+
+/// Makes a layer that was left the one of `owner`, unless another container has it.
+pub(super) fn take_up(path: &Path, owner: &Path) -> io::Result<()> {
+    let dir = fs::File::open(path)?;
+    dir.lock()?; // whoever else takes it up at this moment
+    fs::symlink_metadata(path.join("kept"))?;
+    let whose = fs::read_link(path.join("owner"))?;
+    if whose != owner && whose.exists() {
+        return Err(io::Error::other(format!("it is in use by the container noted in {}", whose.display())));
+    }
+    let part = path.join("owner.part");
+    gone(fs::remove_file(&part))?;
+    symlink(owner, &part)?;
+    fs::rename(part, path.join("owner"))
+}
+
+/// Leaves a layer for a container that is still to come, over `base`; `fill` puts into its upper directory what it
+/// holds. All at once, or nothing.
+pub(super) fn leave(
+    store: &Path,
+    base: &Path,
+    id: &ContainerId,
+    owner: &Path,
+    fill: impl FnOnce(BorrowedFd<'_>) -> Result<(), Trouble>,
+) -> Result<(), Trouble> {
+    let (pots, partials) = (store.join("pots"), store.join("partial"));
+    for dir in [&pots, &partials] {
+        DirBuilder::new().mode(0o700).recursive(true).create(dir)?;
+    }
+    sweep_partial(&partials)?;
+    let partial = Partial::make(&partials, id.as_str())?;
+    let path = partial.path().to_owned();
+    symlink(base, path.join("kept"))?;
+    symlink(owner, path.join("owner"))?;
+    for name in ["upper", "work", "root"] {
+        DirBuilder::new().mode(0o755).create(path.join(name))?;
+        fs::set_permissions(path.join(name), fs::Permissions::from_mode(0o755))?;
+    }
+    let upper = fs::File::open(path.join("upper"))?;
+    fill(upper.as_fd())?;
+    // Before and after, for in between gc may find a note without a layer.
+    note(base, id)?;
+    if !partial.publish_in(&fs::File::open(&pots)?, id.as_str(), true)? {
+        return Err(format!("there is a layer of {id} already").into());
+    }
+    Ok(note(base, id)?)
+}
+
+/// Notes that a base is used, if that is not noted yet.
+fn note(base: &Path, id: &ContainerId) -> io::Result<()> {
+    match use_base(base, id) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes a layer that was left and that no container has.
+pub(super) fn forget(store: &Path, id: &ContainerId) -> io::Result<bool> {
+    let path = store.join("pots").join(id.as_str());
+    let base = match fs::read_link(path.join("kept")) {
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(false),
+        other => other?,
+    };
+    let owner = fs::read_link(path.join("owner"))?;
+    if owner.exists() {
+        return Err(io::Error::other(format!("it is in use by the container noted in {}", owner.display())));
+    }
+    fs::remove_file(path.join("kept"))?;
+    remove(&path, &owner)?;
+    release_base(&base, id)?;
+    Ok(true)
+}
+
 /// Removes the layer if it is marked as `owner`'s.
 pub(super) fn remove(path: &Path, owner: &Path) -> io::Result<()> {
     match fs::read_link(path.join("owner")) {
@@ -77,11 +163,12 @@ pub(super) fn remove(path: &Path, owner: &Path) -> io::Result<()> {
 /// Removes the layers whose container is no more, and then the notes of bases of pots that have no layer. Only what is
 /// marked as of `root` is touched.
 pub(super) fn sweep(store: &Path, root: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut swept = Vec::new();
     let pots = store.join("pots");
+    let mut swept = sweep_partial(&store.join("partial")).map_err(io::Error::other)?;
     for path in listing(&pots)? {
         let Ok(owner) = fs::read_link(path.join("owner")) else { continue };
-        if owner.parent() == Some(root) && !owner.exists() {
+        let kept = path.join("kept").is_symlink();
+        if owner.parent() == Some(root) && !owner.exists() && !kept {
             remove(&path, &owner)?;
             swept.push(path);
         }
