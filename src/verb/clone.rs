@@ -48,18 +48,17 @@ impl cli::Run for Clone {
         if let Some(base) = base {
             let upper = this::files::own_layer(&record)
                 .map_err(|e| Error::operator("look for what the pot has of its own").because(e))?;
-            made.write(&bundle.config)?;
             this::files::leave_layer(&context.store, &context.root, &base.release, &new, |to| {
                 Ok(copy_upper(upper.as_fd(), to, &options).map(drop)?)
             })
             .map_err(|e| Error::operator(format!("leave a layer for {new}")).because(e))?;
+            made.write_for(&bundle.config, context, &new)?;
         } else {
             let (name, from) = rootfs(&bundle)?;
             let from = fs::File::open(&from).doing(|| format!("open {}", from.display()))?;
             let to = made.directory(&name)?;
             let source = Source { dir: from.as_fd(), name: b".", to: b"." };
             copy(source, to.as_fd(), &options).map_err(|e| Error::operator("copy the root").because(e))?;
-            // Last: a bundle without it is none.
             made.write(&bundle.config)?;
         }
         made.keep();
@@ -140,7 +139,15 @@ impl NewBundle {
         fs::File::open(&path).doing(|| format!("open {}", path.display()))
     }
 
-    /// Writes its config.json.
+    /// The same where data was left for container `id`: which goes again if that fails.
+    pub(super) fn write_for(&mut self, config: &[u8], context: &Context, id: &ContainerId) -> Result<()> {
+        self.write(config).map_err(|error| match this::facts::forget(&context.store, id) {
+            Ok(_) => error,
+            Err(e) => error.hint(format!("left: {}", e.chain())),
+        })
+    }
+
+    /// Writes its config.json: last of all, for a directory without it is no bundle.
     pub(super) fn write(&mut self, config: &[u8]) -> Result<()> {
         let path = self.dir.join("config.json");
         let part = self.dir.join("config.json.part");

@@ -118,12 +118,12 @@ impl Import {
         if let (Some(layer), Some(base)) = (find(LAYER), &manifest.base) {
             let id = super::id(self.id.as_deref().unwrap_or(&manifest.name))?;
             free(context, &id)?;
-            made.write(&bundle.config)?;
             this::files::leave_layer(&context.store, &context.root, &base.name, &id, |to| {
                 skipped = layer.read(&file, |input| extract_upper(input, to, &options))?.skipped;
                 Ok(())
             })
             .map_err(|e| Error::operator(format!("leave a layer for {id}")).because(e))?;
+            made.write_for(&bundle.config, context, &id)?;
         } else if let Some(root) = find(ROOTFS) {
             let (name, _) = rootfs(&bundle)?;
             let to = made.directory(&name)?;

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::base::Archive;
+use crate::crash::{End, killed_at};
 use crate::util::{World, wait_for_end};
 
 fn none(_: &mut Value) {}
@@ -274,4 +275,42 @@ fn a_layer_of_a_file_stays_in_its_place() {
     let mode = fs::metadata(world.store().join("pots").join(world.id("h"))).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o700, "setuid files are out of reach of the host's users");
     world.ok(&["delete", "--force", "--data", &world.id("h")]);
+}
+
+#[test]
+fn a_clone_and_an_import_can_die_at_any_moment() {
+    let Some(world) = World::new("clone-crash") else { return };
+    world.base("small");
+    fs::create_dir(world.store().join("partial")).unwrap();
+    let id = ended(&world, "e", pot);
+    let file = world.dir.join("e.tar");
+    world.ok(&["export", &id, path(&file)]);
+    let before = world.snapshot();
+    let (new, bundle) = (world.id("new"), world.dir.join("new"));
+    let cases = [
+        vec!["clone", "--bundle", path(&bundle), id.as_str(), new.as_str()],
+        vec!["import", "--bundle", path(&bundle), "--id", new.as_str(), path(&file)],
+    ];
+    for args in cases {
+        // Every fifth moment: each is a clone or an import of its own.
+        for n in (1..).step_by(5) {
+            drop(fs::remove_dir_all(&bundle));
+            if args[0] == "import" {
+                fs::create_dir(&bundle).unwrap();
+            }
+            let end = killed_at(&world, &args, n);
+            world.ok(&["gc"]);
+            if bundle.join("config.json").exists() {
+                // Then it is whole.
+                assert_eq!(world.ok(&["run", "-b", path(&bundle), &new]), SAID, "{args:?} moment {n}, {end:?}");
+            }
+            // What was left for it without a bundle is found by its id.
+            world.ok(&["delete", "--force", "--data", &new]);
+            assert_eq!(world.snapshot(), before, "{args:?} moment {n}, {end:?}");
+            if end == End::Exited(0) {
+                break;
+            }
+        }
+    }
+    world.ok(&["delete", &id]);
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 
 use serde_json::{Value, json};
 
+use crate::crash::{End, killed_at};
 use crate::util::{World, wait_for_end};
 
 fn none(_: &mut Value) {}
@@ -127,4 +128,38 @@ fn no_link_leads_a_mount_out_or_over_what_is_the_kernels() {
     world.ok(&["mount-in", &id, &data, "/mnt"]);
     world.ok(&["delete", "--force", &id]);
     assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+}
+
+#[test]
+fn both_can_die_at_any_moment() {
+    let Some(world) = World::new("mount-crash") else { return };
+    let data = data(&world);
+    let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let (before, table) = (world.snapshot(), mounts());
+    for verb in ["mount-in", "mount-out"] {
+        // Every third moment: each is a container of its own.
+        for n in (1..).step_by(3) {
+            let id = world.running(&format!("{verb}{n}"), none);
+            let args = if verb == "mount-in" {
+                vec![verb, id.as_str(), data.as_str(), "/mnt"]
+            } else {
+                world.ok(&["mount-in", &id, &data, "/mnt"]);
+                vec![verb, id.as_str(), "/mnt"]
+            };
+            let end = killed_at(&world, &args, n);
+            // Whatever happened, it can be taken away, once or not at all, and comes again.
+            drop(world.run(&["mount-out", &id, "/mnt"]));
+            world.ok(&["mount-in", &id, &data, "/mnt"]);
+            assert_eq!(world.ok(&["exec", &id, "cat", "/mnt/file"]), "text\n", "{verb} moment {n}, {end:?}");
+            world.ok(&["delete", "--force", &id]);
+            fs::remove_file(world.shared(&format!("{verb}{n}-begun"))).unwrap();
+            world.settles(&before);
+            assert_eq!(mounts(), table, "{verb} moment {n}, {end:?}");
+            assert_eq!(fs::read_to_string(format!("{data}/file")).unwrap(), "text\n");
+            if let End::Exited(code) = end {
+                assert_eq!(code, 0, "{verb}");
+                break;
+            }
+        }
+    }
 }

@@ -542,3 +542,37 @@ fn what_buildah_and_podman_write_is_taken() {
     scene.bases().import_image("b", &scene.0.join("saved"), &ImageOptions::default(), &options(), &mut Quiet).unwrap();
     check(&scene);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_image_runs_as_a_pot() {
+    use crate::util::World;
+    let Some(world) = World::new("image") else { return };
+    let scene = Scene::new();
+    let mut layout = Layout::new(&scene);
+    let busybox = fs::read(&world.busybox).unwrap();
+    let tree = Archive::default()
+        .add(b'0', "bin/busybox", "", 0o755, &busybox)
+        .symlink("bin/sh", "busybox")
+        .symlink("bin/id", "busybox")
+        .file("etc/passwd", "web:x:33:44::/:/bin/sh\n")
+        .file("etc/group", "web:x:44:\n")
+        .file("srv/gone", "1");
+    let above = Archive::default().file("srv/said", "of the image\n").file("srv/.wh.gone", "");
+    let config = json!({
+        "User": "web", "Env": ["PATH=/bin"], "Entrypoint": ["/bin/sh", "-c"],
+        "Cmd": ["pwd; id -u; /bin/busybox cat said; /bin/busybox ls"], "WorkingDir": "/srv",
+    });
+    let here = Platform::here().to_string();
+    layout.add(layout.image(&[tree.end(), above.end()], &config, &here), "x");
+    world.ok(&["base", "import", "image", "--oci", &layout.dir.display().to_string()]);
+    let bundle = world.dir.join("bundle");
+    fs::create_dir(&bundle).unwrap();
+    world.ok(&["spec", "--base", "image", "--bundle", bundle.to_str().unwrap()]);
+    let path = bundle.join("config.json");
+    let mut config = read(&path);
+    config["process"]["terminal"] = json!(false);
+    fs::write(&path, config.to_string()).unwrap();
+    let said = world.ok(&["run", "-b", bundle.to_str().unwrap(), &world.id("i")]);
+    assert_eq!(said, "/srv\n33\nof the image\nsaid\n");
+}

@@ -115,3 +115,22 @@ case_directories_come_and_go_while_it_runs() {
     works "$potrun" delete --force a
     same "$(cat "$work/away/data/file")" text "what was mounted"
 }
+
+case_a_bundle_goes_through_a_file() {
+    mkdir -p "$bundles/a/rootfs/etc" "$work/away/back"
+    bundle a true '"root": {"path": "rootfs"}'
+    echo text >"$bundles/a/rootfs/etc/file" && chmod 4755 "$bundles/a/rootfs/etc/file" && ln -s / "$bundles/a/rootfs/up"
+    works "$potrun" export "$bundles/a/" "$work/away/a.tar"
+    has "$(tar tf "$work/away/a.tar")" rootfs.tar "the file"
+    works "$potrun" import --bundle "$work/away/back" "$work/away/a.tar"
+    same "$(stat -f %Lp "$work/away/back/rootfs/etc/file")" 4755 "a mode"
+    same "$(readlink "$work/away/back/rootfs/up")" / "a link"
+    same "$(cat "$work/away/back/config.json")" "$(cat "$bundles/a/config.json")" "config.json"
+    rm -rf "$work/away/back" && mkdir "$work/away/back"
+    printf x | dd of="$work/away/a.tar" bs=1 seek=3000 conv=notrunc 2>/dev/null
+    refused "no exported pot" "$potrun" import --bundle "$work/away/back" "$work/away/a.tar"
+    same "$(ls -A "$work/away/back")" "" "what is left"
+    pot b 'sleep 1000'
+    started b
+    refused "it runs" "$potrun" clone --bundle "$work/away/c" b c
+}
