@@ -1,7 +1,7 @@
 //! `copy-in` and `copy-out`: files between the host and a container, which may run.
 //!
-//! Where a copy goes is said as for docker cp and podman cp: into a directory that is there, under the name of the source,
-//! and otherwise under the name that is given; `SRC/.` is what is in SRC.
+//! Where a copy goes is said as for docker cp and podman cp: into a directory that is there, under the name of the
+//! source, and otherwise under the name that is given; `SRC/.` is what is in SRC.
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -239,7 +239,10 @@ fn a_layer_of_a_file_stays_in_its_place() {
     let file = world.dir.join("hostile.tar");
     let export = |layer: Vec<u8>| {
         let parts = [("config.json", config.to_string().into_bytes()), ("layer.tar", layer)];
-        let part = |(name, text): &(&str, Vec<u8>)| json!({"name": name, "size": text.len(), "sha256": crate::base::sha256(text).to_string()});
+        let part = |(name, text): &(&str, Vec<u8>)| {
+            let digest = crate::base::sha256(text).to_string();
+            json!({"name": name, "size": text.len(), "sha256": digest})
+        };
         let manifest = json!({
             "potrunExport": 1, "name": world.id("h"), "os": "linux", "created": "2026-01-01T00:00:00Z",
             "base": {"name": "small", "sha256": base[0]["sha256"]}, "parts": parts.iter().map(part).collect::<Vec<_>>(),

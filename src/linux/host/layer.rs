@@ -3,8 +3,8 @@
 //! ```text
 //! <store>/pots/<id>/      root:root 0700: a setuid file of a pot is out of reach of the host's users
 //!     owner               link to the state directory of the container that this belongs to: the mark
-//!     kept                link to the base, where the layer was made for a container that is still to come: by a clone or an
-//!                         import; such a layer outlives its containers
+//!     kept                link to the base, where the layer was made for a container that is still to come, by a clone
+//!                         or an import; such a layer outlives its containers
 //!     upper  work  root
 //! <store>/partial/         layers that are being made for later; each locked while its maker lives
 //! <store>/bases/<name>/users/<id>

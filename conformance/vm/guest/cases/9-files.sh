@@ -47,7 +47,9 @@ case_copies_keep_all_in_every_state() {
     echo text >"$top/sub/file" && chown 12:34 "$top/sub/file" && chmod 640 "$top/sub/file"
     ln "$top/sub/file" "$top/again" && ln -s /nowhere "$top/link" && mkfifo "$top/fifo" && chmod 1770 "$top/sub/deep"
     touch -t 200102030405.06 "$top/sub/file" "$top/sub/deep" "$top/sub"
-    look() { (cd "$1" && find . -exec stat -f '%N %HT %Lp %u %g %m %l %Y' {} + | sed '/ Directory /s/ [0-9]* *$//' | sort); }
+    look() {
+        (cd "$1" && find . -exec stat -f '%N %HT %Lp %u %g %m %l %Y' {} + | sed '/ Directory /s/ [0-9]* *$//' | sort)
+    }
     pot a 'sleep 1000'
     create a
     for state in created running stopped; do
@@ -69,7 +71,8 @@ case_copies_keep_all_in_every_state() {
 case_no_link_leads_a_copy_out() {
     mkdir -p "$work/away/outside" "$work/away/source/x" && echo secret >"$work/away/outside/secret"
     pot a "ln -s $work/away/outside /tmp/abs; ln -s ../../../../../..$work/away/outside /tmp/rel; mkfifo /tmp/fifo
-        mkdir /tmp/d; ln -s $work/away/outside /tmp/d/source; cp /bin/sh /tmp/su; chmod 6755 /tmp/su; echo done >/tmp/done; sleep 1000"
+        mkdir /tmp/d; ln -s $work/away/outside /tmp/d/source; cp /bin/sh /tmp/su; chmod 6755 /tmp/su
+        echo done >/tmp/done; sleep 1000"
     started a
     until_true test -e /opt/pot/jails/a/m/tmp/done
     for target in /tmp/abs /tmp/rel /tmp/abs/secret /tmp/rel/new /tmp/d; do
@@ -85,7 +88,8 @@ case_no_link_leads_a_copy_out() {
 }
 
 case_changes_are_told() {
-    pot a 'echo x >/etc/new; echo x >>/etc/group; rm /bin/ls; mkdir "/a b"; mv /home /moved' '"hosts": [{"name": "x", "address": "192.0.2.1"}]'
+    pot a 'echo x >/etc/new; echo x >>/etc/group; rm /bin/ls; mkdir "/a b"; mv /home /moved' \
+        '"hosts": [{"name": "x", "address": "192.0.2.1"}]'
     create a
     same "$("$potrun" diff a)" "" "changes by create alone"
     works "$potrun" start a
