@@ -48,7 +48,7 @@ case_copies_keep_all_in_every_state() {
     ln "$top/sub/file" "$top/again" && ln -s /nowhere "$top/link" && mkfifo "$top/fifo" && chmod 1770 "$top/sub/deep"
     touch -t 200102030405.06 "$top/sub/file" "$top/sub/deep" "$top/sub"
     look() {
-        (cd "$1" && find . -exec stat -f '%N %HT %Lp %u %g %m %l %Y' {} + | sed '/ Directory /s/ [0-9]* *$//' | sort)
+        (cd "$1" && find . -exec stat -f '%N %HT %p %u %g %m %l %Y' {} + | sed '/ Directory /s/ [0-9]* *$//' | sort)
     }
     pot a 'sleep 1000'
     create a
@@ -83,7 +83,7 @@ case_no_link_leads_a_copy_out() {
     refused "words" "$potrun" copy-out a /dev/null "$work/away/got"
     works "$potrun" copy-out a /tmp "$work/away/tmp"
     has "$(cat "$work/out")" "lost setuid" "notices"
-    same "$(stat -f %Lp "$work/away/tmp/su")" 755 "mode of a setuid file"
+    same "$(stat -f %Mp%Lp "$work/away/tmp/su")" 0755 "mode of a setuid file"
     [ -p "$work/away/tmp/fifo" ] || fail "a fifo"
 }
 
@@ -127,7 +127,7 @@ case_a_bundle_goes_through_a_file() {
     works "$potrun" export "$bundles/a/" "$work/away/a.tar"
     has "$(tar tf "$work/away/a.tar")" rootfs.tar "the file"
     works "$potrun" import --bundle "$work/away/back" "$work/away/a.tar"
-    same "$(stat -f %Lp "$work/away/back/rootfs/etc/file")" 4755 "a mode"
+    same "$(stat -f %Mp%Lp "$work/away/back/rootfs/etc/file")" 4755 "a mode"
     same "$(readlink "$work/away/back/rootfs/up")" / "a link"
     same "$(cat "$work/away/back/config.json")" "$(cat "$bundles/a/config.json")" "config.json"
     rm -rf "$work/away/back" && mkdir "$work/away/back"
