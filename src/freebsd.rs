@@ -1,7 +1,6 @@
 //! FreeBSD: jails, ZFS, VNET, pf. What is here is pure and compiled on every operating system, but for [`host`].
 
 pub mod annotations;
-pub mod changes;
 #[cfg(target_os = "freebsd")]
 pub mod host;
 pub mod import;

@@ -1,5 +1,7 @@
 //! Names of datasets, what zfs(8) prints, and what bases say of themselves.
 
+pub mod changes;
+
 use crate::id::ContainerId;
 
 /// A base's dataset.

@@ -9,11 +9,12 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::facts::Base;
+use crate::files::Changed;
 use crate::host::Trouble;
 use crate::host::tool::{self, Output, Tool, ToolError};
 use crate::id::ContainerId;
 use crate::op::{KEEP, MARK, STATE};
-use crate::zfs::component;
+use crate::zfs::{changes, component};
 
 /// A store of datasets, laid out as pot does.
 #[derive(Clone, Debug)]
@@ -57,6 +58,24 @@ fn with(verb: &str, properties: &BTreeMap<String, String>, rest: &[&str]) -> Vec
     }
     args.extend(words(rest));
     args
+}
+
+impl Datasets {
+    /// What has changed in the root of a pot since it was cloned from its base, create's own work included.
+    ///
+    /// # Errors
+    /// zfs(8)'s words.
+    pub fn changes(&self, id: &ContainerId) -> Result<Vec<Changed>, Trouble> {
+        let dataset = format!("{}/jails/{}/m", self.store, component(id));
+        let found = zfs(&words(&["get", "-H", "-o", "value", "origin,mountpoint", &dataset]))?;
+        let (origin, top) = found.trim_end().split_once('\n').ok_or("zfs(8) says nothing of its root")?;
+        let told = zfs(&words(&["diff", "-H", "-t", origin, &dataset]))?;
+        told.lines().try_fold(Vec::new(), |mut all, line| {
+            let changed = changes::read(line, top).ok_or_else(|| format!("zfs diff says {line:?}"))?;
+            all.extend(changed);
+            Ok(all)
+        })
+    }
 }
 
 /// Creates a dataset, mounted, with its mark from its first moment on.

@@ -6,15 +6,15 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use crate::files::{Changed, Tree};
-use crate::freebsd::{self, mounts, root};
+use crate::freebsd::mounts;
 use crate::host::Trouble;
+use crate::host::zfs::Datasets;
 use crate::id::ContainerId;
 use crate::op::Op;
 use crate::settings::{self, Settings};
 use crate::state::{Record, Status};
 
 use super::beneath::{self, Missing};
-use super::zfs::{words, zfs};
 
 /// The root of a container, which its links do not lead out of.
 #[derive(Debug)]
@@ -83,16 +83,8 @@ pub fn changes(record: &Record, id: &ContainerId) -> Result<Vec<Changed>, Troubl
     if record.storage.is_some() {
         return Err("it is not of this system".into());
     }
-    let store = Settings::installed(&settings::POT).dataset;
-    let dataset = format!("{store}/jails/{}/m", root::component(id));
-    let found = zfs(&words(&["get", "-H", "-o", "value", "origin,mountpoint", &dataset]))?;
-    let (origin, top) = found.trim_end().split_once('\n').ok_or("zfs(8) says nothing of its root")?;
-    let told = zfs(&words(&["diff", "-H", "-t", origin, &dataset]))?;
-    told.lines().try_fold(Vec::new(), |mut all, line| {
-        let changed = freebsd::changes::read(line, top).ok_or_else(|| format!("zfs diff says {line:?}"))?;
-        all.extend(changed);
-        Ok(all)
-    })
+    let Settings { dataset: store, path, .. } = Settings::installed(&settings::POT);
+    Datasets { store, path }.changes(id)
 }
 
 impl Tree for Root {
