@@ -278,7 +278,7 @@ pub(super) fn ensure_bridge(name: &str, description: &str, addresses: &[String])
             }
         }
         // Without an address of the link, which would take a second to be asked for, the host finds no neighbour.
-        sysctl::set_if_there(&format!("net/ipv6/conf/{name}/accept_dad"), "0")?;
+        sysctl::set_of_ipv6(name, &[("accept_dad", "0")])?;
         Ok(socket.ask(link_message(libc::RTM_SETLINK, 0, link.index, true))?)
     };
     done().inspect_err(|_| {
@@ -443,8 +443,7 @@ fn inside<T>(pid: i32, work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, T
 pub(super) fn configure(pid: i32, name: &str, addresses: &[String]) -> Result<(), Trouble> {
     let mut socket = inside(pid, || {
         // What another pot says of routes is not to be believed (CVE-2020-10749).
-        sysctl::set_if_there(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
-        sysctl::set_if_there(&format!("net/ipv6/conf/{name}/accept_dad"), "0")?;
+        sysctl::set_of_ipv6(name, &[("accept_ra", "0"), ("accept_dad", "0")])?;
         Ok(Socket::route(0)?)
     })?;
     let index = index(&mut socket, name)?;

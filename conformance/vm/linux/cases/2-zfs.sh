@@ -171,9 +171,11 @@ case_a_full_pool() {
     store="--store zfs:small/pot"
     works zfs create -o mountpoint="$work/small.d" small/pot
     works "$potrun" $store base import $release "$work/base.tgz"
-    # All that is free but 256 KiB is reserved by somebody else.
+    mkdir "$work/big" && head -c 16777216 /dev/urandom >"$work/big/f" && tar -C "$work/big" -czf "$work/big.tgz" .
+    # All that is free but 256 KiB is reserved by somebody else; what was freed before is counted when it is written.
+    works zpool sync small
     works zfs create -o reservation=$(($(zfs get -Hp -o value available small) - 262144)) small/hog
-    refused "space" "$potrun" $store base import second "$work/base.tgz"
+    refused "space" "$potrun" $store base import second "$work/big.tgz"
     pot b true
     "$potrun" $store run --bundle "$bundles/b" b >"$work/out" 2>&1 && code=0 || code=$?
     [ $code = 0 ] || has "$(cat "$work/out")" "space" "why there is no pot b"
@@ -183,7 +185,7 @@ case_a_full_pool() {
     same "$(zfs list -H -o name -r small/pot/jails small/pot/bases | tr '\n' ' ')" \
         "small/pot/jails small/pot/bases small/pot/bases/$release " "what is left"
     works zpool destroy small
-    rm "$work/small"
+    rm -r "$work/small" "$work/big" "$work/big.tgz"
     rmdir "$work/small.d"
 }
 

@@ -51,7 +51,7 @@ case_delete_killed() {
 case_import_killed() {
     on_zfs
     machine >"$work/prior"
-    killed 97 true collect base import second "$work/base.tgz"
+    killed 61 true collect base import second "$work/base.tgz"
     works "$potrun" base rm second
 }
 

@@ -1,10 +1,13 @@
 //! Sysctls of the host's network, and the note of what they were.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 
 use crate::host::Trouble;
@@ -65,9 +68,32 @@ fn set(path: &str, value: &str) -> Result<(), Trouble> {
     Ok(fs::write(Path::new("/proc/sys").join(path), value).map_err(|e| format!("set {path} to {value}: {e}"))?)
 }
 
-/// Sets what is not there where the kernel has no IPv6, or the interface is gone.
-pub(super) fn set_if_there(path: &str, value: &str) -> Result<(), Trouble> {
-    if Path::new("/proc/sys").join(path).exists() { set(path, value) } else { Ok(()) }
+/// Sets what is not there if the interface is gone.
+fn set_if_there(path: &str, value: &str) -> Result<(), Trouble> {
+    match OpenOptions::new().write(true).open(Path::new("/proc/sys").join(path)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        file => {
+            Ok(file.and_then(|mut file| file.write_all(value.as_bytes())).map_err(|e| format!("set {path}: {e}"))?)
+        }
+    }
+}
+
+/// Sets what an interface has of IPv6, if the kernel has that. The way there is looked up once: where many network
+/// namespaces have been asked for theirs, `net` is one of as many names in one bucket (`proc_sys_compare`,
+/// fs/proc/proc_sysctl.c).
+pub(super) fn set_of_ipv6(interface: &str, values: &[(&str, &str)]) -> Result<(), Trouble> {
+    let directory = format!("/proc/sys/net/ipv6/conf/{interface}");
+    let opened = match open(directory.as_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
+        Err(Errno::ENOENT) => return Ok(()),
+        other => other.map_err(|e| format!("open {directory}: {e}"))?,
+    };
+    for (name, value) in values {
+        let file = openat(&opened, *name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
+        file.map_err(io::Error::from)
+            .and_then(|file| File::from(file).write_all(value.as_bytes()))
+            .map_err(|e| format!("set {directory}/{name} to {value}: {e}"))?;
+    }
+    Ok(())
 }
 
 fn directory(family: Family) -> &'static str {
