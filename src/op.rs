@@ -235,6 +235,9 @@ pub enum Op {
     Sysctl { key: String, value: String },
     /// Bring up the loopback interface of the pot.
     LoopbackUp,
+    /// Say what interfaces that are to come into the pot's network have of IPv6: nothing, or addresses at once and no
+    /// router of somebody else's.
+    PresetIpv6 { off: bool },
     /// Check that the program of the bundle is there.
     FindProgram { args: Vec<String>, env: Vec<String>, cwd: PathBuf },
 
@@ -542,6 +545,7 @@ impl Op {
             | Self::SetDomainname { .. }
             | Self::Sysctl { .. }
             | Self::LoopbackUp
+            | Self::PresetIpv6 { .. }
             | Self::FindProgram { .. }
             | Self::SetOomScore { .. }
             | Self::SetRlimit { .. }
@@ -774,6 +778,8 @@ impl Op {
             Self::SetDomainname { name } => write!(f, "set domainname {name}"),
             Self::Sysctl { key, value } => write!(f, "set sysctl {key} to {value}"),
             Self::LoopbackUp => f.write_str("bring up the loopback interface"),
+            Self::PresetIpv6 { off: true } => f.write_str("preset IPv6 of interfaces to come: off"),
+            Self::PresetIpv6 { off: false } => f.write_str("preset IPv6 of interfaces to come: no routers, no waiting"),
             Self::FindProgram { args, .. } => write!(f, "find program {:?}", args.first().map_or("", String::as_str)),
             Self::SetOomScore { score } => write!(f, "set oom score adjustment {score}"),
             Self::SetRlimit { kind, soft, hard } => write!(f, "set {kind} to {}:{}", Limit(*soft), Limit(*hard)),

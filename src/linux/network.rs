@@ -29,6 +29,14 @@ pub fn before(draft: &mut Draft<'_>, pot: &Pot, cgroup: Option<&Path>) -> Vec<Op
     }
 }
 
+/// The step of the first process before its end of the pair comes. A pot without IPv6 has none of it: no address of the
+/// link, by which its neighbours and it would reach each other past the plan, and no reports to groups (RFC 3810), which
+/// a bridge would bring to each of its members.
+pub fn preset(draft: &mut Draft<'_>, pot: &Pot) -> Option<Op> {
+    let off = |ends: Vec<End>| ends.iter().all(|end| end.address.is_ipv4());
+    common::bridged(pot).then(|| Op::PresetIpv6 { off: off(common::ends(draft, pot)) })
+}
+
 /// Steps while the first process waits with its namespaces made: the pair, its end in the pot made there, since moving
 /// it would cost more than making it (`synchronize_net` in dev_change_net_namespace, net/core/dev.c).
 pub fn meanwhile(draft: &mut Draft<'_>, pot: &Pot) -> Vec<Op> {

@@ -456,6 +456,7 @@ fn inside(
     if namespaces.own("network") {
         ops.push(Op::LoopbackUp);
     }
+    ops.extend(pot.and_then(|pot| super::network::preset(draft, pot)));
     ops.push(Op::AwaitRuntime);
     ops.extend(draft.hooks(Moment::CreateContainer).into_iter().map(Op::Hook));
     ops.extend(identity(draft, namespaces));

@@ -394,6 +394,40 @@ fn neighbours_know_each_other_by_name() {
 }
 
 #[test]
+fn a_pot_has_ipv6_where_its_stack_has_it() {
+    let Some(net) = Net::new("ipv6-by-stack") else { return };
+    // What ip(8) and the kernel say of an interface, seen in the pot's network.
+    let inside =
+        |id: &str, command: &str| net.sh(&format!("nsenter --net=/proc/{}/ns/net {command}", net.world.pid(id)));
+    let interface = |id: &str| {
+        let annotations = &net.world.state(id)["annotations"];
+        annotations["org.bsdpot.pot.potInterface"].as_str().unwrap().to_owned()
+    };
+    let families = |id: &str, interface: &str| -> Vec<String> {
+        let all: Value = serde_json::from_str(&inside(id, &format!("ip -j addr show {interface}"))).unwrap();
+        let all = all[0]["addr_info"].as_array().unwrap().iter();
+        all.map(|one| format!("{} {}", one["family"].as_str().unwrap(), one["scope"].as_str().unwrap())).collect()
+    };
+    let (four, _) = net.pot("four", json!({"network": {"type": "public-bridge"}}));
+    assert_eq!(families(&four, &interface(&four)), ["inet global"]);
+    assert_eq!(families(&four, "lo"), ["inet host", "inet6 host"], "the loopback address is the pot's own");
+
+    // The same where the pot's /proc cannot be written.
+    for (name, options) in [("both", json!([])), ("read-only", json!(["ro"]))] {
+        let both = net.world.running(name, |config| {
+            config["pot"] = json!({"network": {"type": "public-bridge", "stack": "dual"}});
+            let proc = json!({"destination": "/proc", "type": "proc", "source": "proc", "options": options});
+            let mounts = config["mounts"].as_array_mut().unwrap();
+            mounts.retain(|one| one["destination"] != "/proc");
+            mounts.push(proc);
+        });
+        assert_eq!(families(&both, &interface(&both)), ["inet global", "inet6 global", "inet6 link"]);
+        let conf = |what: &str| inside(&both, &format!("cat /proc/sys/net/ipv6/conf/{}/{what}", interface(&both)));
+        assert_eq!([conf("accept_ra"), conf("accept_dad")], ["0\n", "0\n"], "{name}");
+    }
+}
+
+#[test]
 fn a_port_that_somebody_has_is_refused_with_who_it_is() {
     let Some(net) = Net::new("held") else { return };
     let before = net.before();

@@ -239,6 +239,7 @@ impl Machine {
                 link.up = true;
                 Ok(())
             }
+            Op::PresetIpv6 { .. } => need(process.owns("network") && !process.entered, "would be the host's"),
             Op::Hook(hook) => match hook.moment {
                 Moment::CreateContainer => need(!starting && !process.entered, "comes before the root is entered"),
                 Moment::StartContainer => need(starting && process.entered, "comes inside, at start"),

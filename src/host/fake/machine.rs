@@ -727,6 +727,7 @@ impl Machine {
             | Op::SetDomainname { .. }
             | Op::Sysctl { .. }
             | Op::LoopbackUp
+            | Op::PresetIpv6 { .. }
             | Op::FindProgram { .. }
             | Op::SetOomScore { .. }
             | Op::SetRlimit { .. }

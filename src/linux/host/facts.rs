@@ -77,7 +77,10 @@ pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, store: &Path) -> 
 
 /// The pot network as it is now.
 fn network(pot: &Pot, store: &Path) -> io::Result<Network> {
-    let mut network = shared(&Settings::installed(&settings::LINUX), store)?;
+    let stack = pot.network.stack;
+    let alias = pot.network.kind == NetworkKind::Alias;
+    let families = (alias || stack.v4(), alias || stack.v6());
+    let mut network = shared(&Settings::installed(&settings::LINUX), store, families)?;
     if plan::network::bridged(pot) {
         network.taken_addresses.extend(network::neighbours(&plan::network::bridge(pot).name)?);
         network.taken_addresses.sort_unstable();
@@ -95,13 +98,13 @@ fn network(pot: &Pot, store: &Path) -> io::Result<Network> {
     Ok(network)
 }
 
-/// What pots have in common, whoever of them asks.
-fn shared(settings: &Settings, store: &Path) -> io::Result<Network> {
+/// What pots have in common, whoever of them asks; addresses of the host of these families, IPv4 and IPv6.
+fn shared(settings: &Settings, store: &Path, (v4, v6): (bool, bool)) -> io::Result<Network> {
     let mut network = settings.network(ledger());
     if network.interface.is_empty() {
         network.interface = network::default_interface().unwrap_or_else(|| "eth0".into());
     }
-    network.host_addresses = network::addresses()?;
+    network.host_addresses = network::addresses(v4, v6)?;
     network.taken_addresses.extend(network.host_addresses.values().flatten());
     network.taken_addresses.sort_unstable();
     network.taken_addresses.dedup();
@@ -116,7 +119,7 @@ fn shared(settings: &Settings, store: &Path) -> io::Result<Network> {
 pub fn networks(store: &Path) -> Result<Networks> {
     let settings = Settings::installed(&settings::LINUX);
     let store = storage(store).directory;
-    let mut network = shared(&settings, &store).doing(|| "look at the network")?;
+    let mut network = shared(&settings, &store, (true, true)).doing(|| "look at the network")?;
     network.leased = lease::leased(&network.ledger, &[], &[]).doing(|| "read the ledger")?;
     Ok(Networks { os: Os::Linux, settings, network, bridges: bridges(&store), others: BTreeMap::new() })
 }

@@ -18,7 +18,7 @@ use crate::op::{Mount, Node, Op, Root, Spawn};
 
 use super::beneath::{self, Links};
 use super::spawn::{Prepared, namespace_flag};
-use super::{copy, fd, name_of, open_path, program, sys};
+use super::{copy, fd, name_of, network, open_path, program, sys};
 
 /// What the child knows while it works.
 pub(super) struct Inside<'a> {
@@ -63,6 +63,7 @@ pub(super) fn cannot(op: &Op) -> Option<String> {
         | Op::BindConsole
         | Op::WriteFile { .. }
         | Op::LoopbackUp
+        | Op::PresetIpv6 { .. }
         | Op::AwaitRuntime
         | Op::Hook(_)
         | Op::SetHostname { .. }
@@ -229,6 +230,10 @@ impl Inside<'_> {
             Op::BindConsole => self.open_terminal(self.root.as_ref().map(AsFd::as_fd))?,
             Op::WriteFile { path, text, mode, .. } => beneath::write(self.root()?, path, text.as_bytes(), *mode)?,
             Op::LoopbackUp => loopback_up()?,
+            Op::PresetIpv6 { off } => {
+                let own = beneath::find(self.root()?, "proc".as_ref(), Links::None).ok();
+                network::preset_ipv6(own.as_ref().map(AsFd::as_fd), *off)?;
+            }
             Op::AwaitRuntime => {
                 link::tell(fd(&self.prepared.link), &Message::AwaitsRuntime)?;
                 self.await_go()?;

@@ -16,6 +16,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::host::Trouble;
@@ -27,17 +28,18 @@ use crate::plan::network::{BRIDGES, mac};
 use super::netlink::{Message, Socket, attribute, number, text};
 use super::sys;
 
-pub(super) use sysctl::{enable_forwarding, route_loopback};
+pub(super) use sysctl::{enable_forwarding, preset_ipv6, route_loopback};
 
 /// `VETH_INFO_PEER` (linux/veth.h).
 const PEER: u16 = 1;
+/// `IFLA_BR_MCAST_SNOOPING` (linux/if_link.h). Where nobody asks for members of groups, a bridge floods whether it snoops
+/// or not; and one that snoops starts timers of all its ports anew whenever it gets another (`br_port_state_selection`,
+/// net/bridge/br_stp.c).
+const MULTICAST_SNOOPING: u16 = 23;
 /// `IFLA_BRPORT_MODE`, hairpin mode (linux/if_link.h), in which libc has no attributes of bridges.
 const PORT_HAIRPIN: u16 = 4;
 /// `IFLA_BRPORT_ISOLATED`.
 const PORT_ISOLATED: u16 = 33;
-/// `IFLA_INET6_ADDR_GEN_MODE` and `IN6_ADDR_GEN_MODE_NONE`.
-const ADDRESS_MODE: u16 = 8;
-const NO_ADDRESSES: u8 = 1;
 /// `RTEXT_FILTER_SKIP_STATS` (linux/rtnetlink.h): counters are most of an answer, and nobody reads them.
 const SKIP_STATISTICS: u32 = 1 << 3;
 
@@ -45,19 +47,21 @@ const SKIP_STATISTICS: u32 = 1 << 3;
 #[derive(Debug)]
 struct Link {
     index: u32,
+    up: bool,
     kind: String,
     alias: String,
     mac: Vec<u8>,
 }
 
 impl Link {
-    /// What is behind `struct ifinfomsg`, which has the index at 4.
+    /// What is behind `struct ifinfomsg`, which has the index at 4, the flags at 8.
     fn read(body: &[u8]) -> Self {
         let rest = body.get(16..).unwrap_or_default();
         let word = |kind: u16| attribute(rest, kind).map(text).unwrap_or_default();
         let info = attribute(rest, libc::IFLA_LINKINFO).unwrap_or_default();
         Self {
             index: number(body.get(4..).unwrap_or_default()),
+            up: number(body.get(8..).unwrap_or_default()) & libc::IFF_UP as u32 != 0,
             kind: attribute(info, libc::IFLA_INFO_KIND).map(text).unwrap_or_default(),
             alias: word(libc::IFLA_IFALIAS),
             mac: attribute(rest, libc::IFLA_ADDRESS).unwrap_or_default().to_vec(),
@@ -126,13 +130,13 @@ pub(super) fn create_pair(
         });
     socket.ask(message)?;
     // The kernel takes no alias when it makes an interface. Without one it is known by its name, which no other has.
-    let marked = index(&mut socket, host).and_then(|index| Ok(socket.ask(alias(index, description))?));
-    marked.inspect_err(|_| drop(destroy(host, description)))
+    Ok(socket.ask(alias(host, description)).inspect_err(|_| drop(destroy(host, description)))?)
 }
 
-fn alias(index: u32, description: &str) -> Message {
+fn alias(name: &str, description: &str) -> Message {
     // IFALIASZ is 256 with the NUL; ids are shorter.
-    link_message(libc::RTM_SETLINK, 0, index, false).text(libc::IFLA_IFALIAS, description)
+    let message = link_message(libc::RTM_SETLINK, 0, 0, false).text(libc::IFLA_IFNAME, name);
+    message.text(libc::IFLA_IFALIAS, description)
 }
 
 /// Why a pair must not be made, if so: taking it back would take somebody else's.
@@ -251,31 +255,39 @@ pub(super) fn ensure_bridge(name: &str, description: &str, addresses: &[String])
             let message = link_message(libc::RTM_NEWLINK, create, 0, false)
                 .text(libc::IFLA_IFNAME, name)
                 .put(libc::IFLA_ADDRESS, &octets(&bridge_mac(name))?)
-                .nest(libc::IFLA_LINKINFO, |info| info.text(libc::IFLA_INFO_KIND, "bridge"));
+                .nest(libc::IFLA_LINKINFO, |info| {
+                    let info = info.text(libc::IFLA_INFO_KIND, "bridge");
+                    info.nest(libc::IFLA_INFO_DATA, |data| data.put(MULTICAST_SNOOPING, &[0]))
+                });
             socket.ask(message)?;
             find(&mut socket, name)?.ok_or("it is gone again")?
         }
     };
     let mut done = || -> Result<(), Trouble> {
-        let has = facts::of_interface(&mut socket, link.index)?;
-        let lacks: Vec<(IpAddr, u8)> = addresses
-            .iter()
-            .map(|text| parse(text))
-            .filter(|parsed| !parsed.as_ref().is_ok_and(|(address, _)| has.contains(address)))
-            .collect::<Result<_, _>>()?;
+        let addresses: Vec<_> = addresses.iter().map(|text| parse(text)).collect::<Result<_, _>>()?;
         if !is_ours(&link, name, |alias| alias == description) {
-            return if lacks.is_empty() { Ok(()) } else { Err("it is somebody else's".into()) };
+            let has = facts::of_interface(&mut socket, link.index)?;
+            let lacks = addresses.iter().any(|(address, _)| !has.contains(address));
+            return if lacks { Err("it is somebody else's".into()) } else { Ok(()) };
         }
         if link.alias.is_empty() {
-            socket.ask(alias(link.index, description))?;
+            socket.ask(alias(name, description))?;
         }
-        for (n, (address, prefix)) in lacks.iter().enumerate() {
-            if let Err(e) = assign(&mut socket, link.index, *address, *prefix) {
-                for (address, prefix) in &lacks[..n] {
-                    drop(unassign(&mut socket, link.index, *address, *prefix));
+        let mut added = Vec::new();
+        for (address, prefix) in addresses {
+            match assign(&mut socket, link.index, address, prefix) {
+                Ok(()) => added.push((address, prefix)),
+                Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {}
+                Err(e) => {
+                    for (address, prefix) in added {
+                        drop(unassign(&mut socket, link.index, address, prefix));
+                    }
+                    return Err(format!("{address}/{prefix}: {e}").into());
                 }
-                return Err(format!("{address}/{prefix}: {e}").into());
             }
+        }
+        if link.up {
+            return Ok(());
         }
         // Without an address of the link, which would take a second to be asked for, the host finds no neighbour.
         sysctl::set_of_ipv6(name, &[("accept_dad", "0")])?;
@@ -349,20 +361,15 @@ pub(super) fn flush_nft(elements: &[Element]) -> Result<(), Trouble> {
     Ok(Beside::start(flush)?.told()?)
 }
 
-/// Attaches an interface to a bridge and brings it up. It gets no address of its own (IPv6).
-pub(super) fn add_member(bridge: &str, member: &str, isolated: bool) -> Result<(), Trouble> {
+/// Attaches an interface to a bridge and brings it up. Of the host's end of a pair nobody wants IPv6: it would get an
+/// address, and the host would have groups and routes for it that each change of an interface goes through.
+pub(super) fn add_member(bridge: &str, name: &str, isolated: bool) -> Result<(), Trouble> {
     let mut socket = Socket::route(0)?;
-    let (bridge, member) = (index(&mut socket, bridge)?, index(&mut socket, member)?);
-    let message = link_message(libc::RTM_SETLINK, 0, member, true)
-        .number(libc::IFLA_MASTER, bridge)
-        .nest(libc::IFLA_AF_SPEC, |all| all.nest(libc::AF_INET6 as u16, |six| six.put(ADDRESS_MODE, &[NO_ADDRESSES])));
-    match socket.ask(message) {
-        // No IPv6 in this kernel, or switched off.
-        Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
-            socket.ask(link_message(libc::RTM_SETLINK, 0, member, true).number(libc::IFLA_MASTER, bridge))?;
-        }
-        other => other?,
-    }
+    // Not asked by netlink: that would tell all of an interface, and look through the networks for its other end.
+    let number = |name| if_nametoindex(name).map_err(|e| format!("{name}: {e}"));
+    let (bridge, member) = (number(bridge)?, number(name)?);
+    sysctl::set_of_ipv6(name, &[("disable_ipv6", "1")])?;
+    socket.ask(link_message(libc::RTM_SETLINK, 0, member, true).number(libc::IFLA_MASTER, bridge))?;
     let port = Message::new(libc::RTM_SETLINK, 0, &interface(libc::AF_BRIDGE, member, false));
     let port =
         port.nest(libc::IFLA_PROTINFO, |info| info.put(PORT_HAIRPIN, &[1]).put(PORT_ISOLATED, &[u8::from(isolated)]));
@@ -404,7 +411,10 @@ fn unassign(socket: &mut Socket, index: u32, address: IpAddr, prefix: u8) -> io:
 /// Why an address must not be added, if so: taking it back would take somebody else's.
 pub(super) fn address_taken(address: &str) -> Option<String> {
     let (address, _) = parse(address).ok()?;
-    let has = facts::addresses().ok()?.into_iter().find(|(_, all)| all.contains(&address));
+    let has = facts::addresses(address.is_ipv4(), address.is_ipv6())
+        .ok()?
+        .into_iter()
+        .find(|(_, all)| all.contains(&address));
     has.map(|(name, _)| format!("{name} has it already"))
 }
 
@@ -441,11 +451,7 @@ fn inside<T>(pid: i32, work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, T
 
 /// Brings up an interface in the network of process `pid`.
 pub(super) fn configure(pid: i32, name: &str, addresses: &[String]) -> Result<(), Trouble> {
-    let mut socket = inside(pid, || {
-        // What another pot says of routes is not to be believed (CVE-2020-10749).
-        sysctl::set_of_ipv6(name, &[("accept_ra", "0"), ("accept_dad", "0")])?;
-        Ok(Socket::route(0)?)
-    })?;
+    let mut socket = inside(pid, || Ok(Socket::route(0)?))?;
     let index = index(&mut socket, name)?;
     for text in addresses {
         let (address, prefix) = parse(text)?;

@@ -25,15 +25,22 @@ fn entry(body: &[u8]) -> Option<(u32, IpAddr)> {
     Some((number(&body[4..]), address(own)?))
 }
 
-fn all(socket: &mut Socket) -> io::Result<Vec<(u32, IpAddr)>> {
-    let found = socket.list(Message::new(libc::RTM_GETADDR, 0, &[0; 8]))?;
+/// All addresses, of a family unless that is `AF_UNSPEC`.
+fn all(socket: &mut Socket, family: i32) -> io::Result<Vec<(u32, IpAddr)>> {
+    let found = socket.list(Message::new(libc::RTM_GETADDR, 0, &[family as u8, 0, 0, 0, 0, 0, 0, 0]))?;
     Ok(found.iter().filter_map(|answer| entry(&answer.body)).collect())
 }
 
-/// The addresses of the host by interface, but for those of a link only.
-pub(in super::super) fn addresses() -> io::Result<BTreeMap<String, Vec<IpAddr>>> {
+/// The addresses of the host by interface, but for those of a link only, of the families that are asked for: the kernel
+/// looks at each interface for each family.
+pub(in super::super) fn addresses(v4: bool, v6: bool) -> io::Result<BTreeMap<String, Vec<IpAddr>>> {
     let mut named: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
-    for (index, address) in all(&mut Socket::route(0)?)? {
+    let family = match (v4, v6) {
+        (true, false) => libc::AF_INET,
+        (false, true) => libc::AF_INET6,
+        _ => libc::AF_UNSPEC,
+    };
+    for (index, address) in all(&mut Socket::route(0)?, family)? {
         if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
             continue;
         }
@@ -45,7 +52,7 @@ pub(in super::super) fn addresses() -> io::Result<BTreeMap<String, Vec<IpAddr>>>
 
 /// The addresses of one interface.
 pub(super) fn of_interface(socket: &mut Socket, index: u32) -> io::Result<Vec<IpAddr>> {
-    Ok(all(socket)?.into_iter().filter(|(at, _)| *at == index).map(|(_, address)| address).collect())
+    Ok(all(socket, libc::AF_UNSPEC)?.into_iter().filter(|(at, _)| *at == index).map(|(_, address)| address).collect())
 }
 
 /// Addresses of neighbours on a bridge that potrun did not give them: somebody else's machines. Pots are known by their

@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 
 use crate::host::Trouble;
 use crate::op::Family;
 
-use super::super::read_text;
+use super::super::beneath::{self, Links};
+use super::super::{open_path, read_text};
 
 /// What the host's sysctls were before potrun changed them: by family, each path below /proc/sys with its value, in the
 /// order in which they are to be put back.
@@ -78,13 +79,31 @@ fn set_if_there(path: &str, value: &str) -> Result<(), Trouble> {
     }
 }
 
-/// Sets what an interface has of IPv6, if the kernel has that. The way there is looked up once: where many network
-/// namespaces have been asked for theirs, `net` is one of as many names in one bucket (`proc_sys_compare`,
-/// fs/proc/proc_sysctl.c).
+/// Sets what an interface of the host has of IPv6, if the kernel has that.
 pub(super) fn set_of_ipv6(interface: &str, values: &[(&str, &str)]) -> Result<(), Trouble> {
-    let directory = format!("/proc/sys/net/ipv6/conf/{interface}");
-    let opened = match open(directory.as_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
-        Err(Errno::ENOENT) => return Ok(()),
+    set_by(open_path("/proc".as_ref())?.as_fd(), interface, values).map(drop)
+}
+
+/// Sets what interfaces that are to come into the pot's network have of IPv6: nothing (`off`), or neither routes that a
+/// neighbour tells of (CVE-2020-10749), nor a second of silence in which it is asked who else has the address.
+///
+/// By the pot's own procfs, if it has one: in the host's, the kernel would keep the name `net` for each network that was
+/// asked for there, all in one bucket (`proc_sys_compare`, fs/proc/proc_sysctl.c), which the host then looks through.
+pub(in super::super) fn preset_ipv6(own: Option<BorrowedFd<'_>>, off: bool) -> Result<(), Trouble> {
+    let values: &[_] = if off { &[("disable_ipv6", "1")] } else { &[("accept_ra", "0"), ("accept_dad", "0")] };
+    // Whatever a bundle has at /proc: what could not be set there is set by the host's.
+    match own.map(|proc| set_by(proc, "default", values)) {
+        Some(Ok(true)) => Ok(()),
+        _ => set_of_ipv6("default", values),
+    }
+}
+
+/// Sets in a procfs what an interface of the caller's network has of IPv6. Whether there is such a thing.
+fn set_by(proc: BorrowedFd<'_>, interface: &str, values: &[(&str, &str)]) -> Result<bool, Trouble> {
+    beneath::must_be_proc(proc)?;
+    let directory = format!("sys/net/ipv6/conf/{interface}");
+    let opened = match beneath::find(proc, directory.as_ref(), Links::Inside) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         other => other.map_err(|e| format!("open {directory}: {e}"))?,
     };
     for (name, value) in values {
@@ -93,7 +112,7 @@ pub(super) fn set_of_ipv6(interface: &str, values: &[(&str, &str)]) -> Result<()
             .and_then(|file| File::from(file).write_all(value.as_bytes()))
             .map_err(|e| format!("set {directory}/{name} to {value}: {e}"))?;
     }
-    Ok(())
+    Ok(true)
 }
 
 fn directory(family: Family) -> &'static str {
