@@ -160,6 +160,9 @@ pub struct Network {
     /// Anchors that the host's own ruleset of pf(4) refers to; absent where there is none to ask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anchors: Option<Vec<String>>,
+    /// Whether that ruleset looks at filter rules in the anchors of pots; absent where nobody asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filters: Option<bool>,
     /// Whether pf(4) is on.
     #[serde(default = "default_on")]
     pub pf: bool,
@@ -261,6 +264,7 @@ impl Default for Network {
             isolate: false,
             ledger: default_ledger(),
             anchors: None,
+            filters: None,
             pf: true,
             host_addresses: BTreeMap::new(),
         }

@@ -176,11 +176,19 @@ fn bridged(draft: &mut Draft<'_>, jail: &str, pot: &Pot) -> Vec<Op> {
     let (host, inner) = common::pair(draft.id);
     referred(draft, &forwards);
     let networks = translated(&draft.facts.network);
+    let mut rules = String::new();
     for end in &ends {
-        if !networks.iter().any(|net| *net == end.subnet || net.holds(&end.subnet)) {
-            let what = format!("its network {} is not part of the pot network", end.network());
-            draft.refuse("/pot/network/bridge", what);
+        match networks.iter().find(|net| **net == end.subnet || net.holds(&end.subnet)) {
+            Some(whole) if *whole != end.subnet => rules += &pf::keep_apart(&bridge.name, whole, &end.subnet),
+            Some(_) => {}
+            None => {
+                let what = format!("its network {} is not part of the pot network", end.network());
+                draft.refuse("/pot/network/bridge", what);
+            }
         }
+    }
+    if draft.facts.network.filters == Some(false) {
+        draft.note(format!("pots of other bridges reach it: pf(4)'s ruleset lacks  anchor \"{}\"", pf::RDR));
     }
     let mut ops = vec![common::lease(draft, &ends, &forwards)];
     ops.extend(shared(&draft.facts.network, &bridge, &ends));
@@ -189,7 +197,10 @@ fn bridged(draft: &mut Draft<'_>, jail: &str, pot: &Pot) -> Vec<Op> {
     ops.push(Op::AddMember { bridge, member: host, isolated: draft.facts.network.isolate });
     ops.push(Op::MoveInterface { interface: inner.clone(), pot: jail.into() });
     ops.extend(common::inside(jail, &inner, &ends));
-    ops.extend(exported(draft, &forwards));
+    rules.insert_str(0, &exported(draft, &forwards));
+    if !rules.is_empty() {
+        ops.push(Op::LoadAnchor { anchor: pf::rdr_anchor(&common::rule_name(draft.id)), rules });
+    }
     ops
 }
 
@@ -246,10 +257,7 @@ fn translated(facts: &Network) -> Vec<Subnet> {
 
 /// The redirections. pf translates nothing that the host sends to itself: it sees such packets on lo0 alone, and the
 /// answers not at all. So the host reaches the pot at the pot's own address, over the bridge.
-fn exported(draft: &mut Draft<'_>, forwards: &[Forward]) -> Vec<Op> {
-    if forwards.is_empty() {
-        return Vec::new();
-    }
+fn exported(draft: &mut Draft<'_>, forwards: &[Forward]) -> String {
     for one in forwards {
         if one.host.is_some_and(|host| host.is_loopback()) {
             let what = "pf(4) redirects nothing that the host sends to itself: use the pot's own address";
@@ -264,6 +272,5 @@ fn exported(draft: &mut Draft<'_>, forwards: &[Forward]) -> Vec<Op> {
         let owner = facts.host_addresses.iter().find(|(_, all)| all.contains(&address));
         owner.map_or_else(|| facts.interface.clone(), |(name, _)| name.clone())
     };
-    let rules = pf::rdr(&facts.interface, forwards, interface_of);
-    vec![Op::LoadAnchor { anchor: pf::rdr_anchor(&common::rule_name(draft.id)), rules }]
+    pf::rdr(&facts.interface, forwards, interface_of)
 }

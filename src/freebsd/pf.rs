@@ -1,10 +1,12 @@
 //! The text of pf(4) rules, in the grammar of pf.conf(5). Both anchors are pot's, so that pot.conf's two lines,
-//! `nat-anchor pot-nat` and `rdr-anchor "pot-rdr/*"`, serve both; pfctl(8) loads it from its standard input.
+//! `nat-anchor pot-nat` and `rdr-anchor "pot-rdr/*"`, serve both; pfctl(8) loads it from its standard input. A third,
+//! `anchor "pot-rdr/*"`, lets potrun keep bridges apart, which pot does not.
 
 use std::net::IpAddr;
 
 use crate::plan::lease::Subnet;
 use crate::plan::network::Forward;
+use crate::ranges::Point;
 
 /// The anchor that all bridges share.
 pub const NAT: &str = "pot-nat";
@@ -47,6 +49,31 @@ pub fn rdr(interface: &str, forwards: &[Forward], interface_of: impl Fn(IpAddr) 
         )
     };
     forwards.iter().map(rule).collect()
+}
+
+/// What keeps pots of other bridges from a private one, and its pots from them: packets between `own` and the rest of
+/// `whole`, which is all of the pot network, neither come in by the bridge nor leave by it. Exported ports are reached: by
+/// then the packet's addresses are others.
+#[must_use]
+pub fn keep_apart(bridge: &str, whole: &Subnet, own: &Subnet) -> String {
+    // Not a table: the kernel keeps one, and the anchor with it, for seconds after its rules are gone.
+    let family = word(own.network.is_ipv4());
+    let ((first, last), (begin, end)) = (whole.run(), own.run());
+    let before = begin.previous().filter(|_| begin > first).map(|before| (first, before));
+    let behind = end.next().filter(|_| end < last).map(|behind| (behind, last));
+    let rules = |(from, to): (IpAddr, IpAddr)| {
+        format!(
+            "block drop in quick on {bridge} {family} from any to {from} - {to}\n\
+             block drop out quick on {bridge} {family} from {from} - {to} to any\n"
+        )
+    };
+    before.into_iter().chain(behind).map(rules).collect()
+}
+
+/// Whether a main ruleset, as `pfctl -s rules` prints it, looks at filter rules in the anchors of pots.
+#[must_use]
+pub fn filters(printed: &str) -> bool {
+    printed.lines().any(|line| line.starts_with(&format!("anchor \"{RDR}\"")))
 }
 
 /// What every rule of ours in a shared anchor holds.
@@ -176,6 +203,24 @@ all tcp fd70:6f74::2[80] <- 2001:db8:77::2[4711]       ESTABLISHED:ESTABLISHED
              rdr pass on em0 inet6 proto udp from any to (em0) port 53 -> fd70:6f74::2 port 53\n\
              rdr pass on em1 inet proto tcp from any to 192.0.2.10 port 30080 -> 10.192.0.3 port 80\n"
         );
+    }
+
+    #[test]
+    fn bridges_are_kept_apart_by_what_is_not_their_own() {
+        let apart = |whole: &str, own: &str| {
+            let [whole, own] = [whole, own].map(|text| Subnet::parse(text).unwrap());
+            keep_apart("pb-x", &whole, &own)
+        };
+        let behind = "block drop in quick on pb-x inet from any to 10.192.0.16 - 10.255.255.255\n\
+                      block drop out quick on pb-x inet from 10.192.0.16 - 10.255.255.255 to any\n";
+        let before = behind.replace("10.192.0.16 - 10.255.255.255", "10.192.0.0 - 10.192.0.7");
+        assert_eq!(apart("10.192.0.0/10", "10.192.0.8/29"), before + behind);
+        assert_eq!(apart("10.192.0.0/10", "10.192.0.0/28"), behind);
+        let six = apart("fd70:6f74::/64", "fd70:6f74::ffff:ffff:ffff:0/112");
+        assert!(six.contains(" inet6 from any to fd70:6f74:: - fd70:6f74::ffff:ffff:fffe:ffff\n"), "{six}");
+        assert_eq!(six.lines().count(), 2);
+        assert!(filters("scrub in all fragment reassemble\nanchor \"pot-rdr/*\" all\n"));
+        assert!(!filters("anchor \"mine\" all\n"));
     }
 
     #[test]

@@ -333,6 +333,10 @@ fn the_four_networks() {
     let private = planned(network(json!({"type": "private-bridge", "bridge": "b", "stack": "dual"})));
     assert_eq!(private.notes, ["ipv6: private bridge b has none"]);
     assert!(private.to_string().contains(", potrun private bridge b, 10.192.0.9/29\n"));
+    assert!(private.to_string().contains("load anchor pot-rdr/web1: block drop in quick on"));
+    let apart = |facts: &mut Facts| facts.network.filters = Some(false);
+    let lone = try_plan("web1", network(json!({"type": "private-bridge", "bridge": "b"})), apart).unwrap();
+    assert!(lone.notes.len() == 1 && lone.notes[0].ends_with("lacks  anchor \"pot-rdr/*\""), "{:?}", lone.notes);
     let six = network(json!({"type": "private-bridge", "bridge": "b", "stack": "ipv6"}));
     assert_eq!(refused(six), ["/pot/network/stack: private bridge b has no ipv6"]);
 }

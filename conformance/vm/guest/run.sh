@@ -78,7 +78,7 @@ setup() {
     jexec world ifconfig "${pair%a}b" inet $world/24 up && jexec world ifconfig "${pair%a}b" inet6 $world6/64 no_dad
     mkdir -p /usr/local/etc/pot
     printf 'POT_ZFS_ROOT=%s/pot\nPOT_FS_ROOT=/opt/pot # a remark\nPOT_EXTIF="ext0"\n' $pool >/usr/local/etc/pot/pot.conf
-    printf 'nat-anchor pot-nat\nrdr-anchor "pot-rdr/*"\nanchor mine\n' >"$work/pf.conf"
+    printf 'nat-anchor pot-nat\nrdr-anchor "pot-rdr/*"\nanchor "pot-rdr/*"\nanchor mine\n' >"$work/pf.conf"
     kldload pf 2>/dev/null
     pfctl -qef "$work/pf.conf" 2>/dev/null || pfctl -qf "$work/pf.conf" || exit 2
     sysctl net.inet.ip.forwarding=1 net.inet6.ip6.forwarding=1 >/dev/null

@@ -137,6 +137,8 @@ fn network(settings: &Settings, pot: &Pot, bundle: &Bundle) -> std::result::Resu
         ports.dedup();
         network.taken_ports = ports;
         network.anchors = if network.pf { Some(pf::anchors()?) } else { None };
+        let private = network.pf && pot.network.kind == NetworkKind::PrivateBridge;
+        network.filters = if private { Some(pf::filters()?) } else { None };
     }
     network.leased = lease::leased_for(&network.ledger, pot)?;
     Ok(network)

@@ -28,6 +28,11 @@ pub(super) fn anchors() -> Result<Vec<String>, Trouble> {
     Ok(pf::references(&pfctl(&["-q", "-s", "nat"], "")?))
 }
 
+/// Whether the host's own ruleset looks at filter rules in the anchors of pots.
+pub(super) fn filters() -> Result<bool, Trouble> {
+    Ok(pf::filters(&pfctl(&["-q", "-s", "rules"], "")?))
+}
+
 /// The ports that the redirections of an anchor take.
 pub(super) fn ports(anchor: &str) -> Result<Vec<u16>, Trouble> {
     Ok(pf::ports(&pfctl(&["-q", "-P", "-a", anchor, "-s", "nat"], "")?))

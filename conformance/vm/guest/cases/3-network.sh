@@ -140,6 +140,17 @@ case_private_bridge() {
     started c
     until_true asked b "$(address a inet)" 80 a
     until_true asked a "$(address b inet)" 80 b
+    # Not from other bridges, whatever a pot says of the way there, nor with a source of theirs.
+    pot p "$SERVE" '"network": {"type": "public-bridge"}' '"hostname": "p"'
+    started p
+    until_true asked - "$(address p inet)" 80 p
+    jexec p route -q add 10.192.0.8/29 10.192.0.1
+    there=$(address a inet) of_public=$(address p inet)
+    for way in "c $there" "p $there" "a $of_public" "c $of_public"; do
+        got=$(ask ${way% *} ${way#* } 80)
+        same "$got" "" "what comes by $way"
+    done
+    works "$potrun" delete --force p
     # The last one takes the bridge along.
     works "$potrun" delete --force a
     until_true asked - "$(address b inet)" 80 b
