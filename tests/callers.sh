@@ -3,6 +3,10 @@
 # made here, of busybox.
 #
 # usage: tests/callers.sh POTRUN [CASE...]        (default: all cases; --list names them)
+#        tests/callers.sh POTRUN --against RUNTIME [ROUNDS]
+#
+# The second form measures: `podman run --rm IMAGE true` with either runtime in turn (bench/peers.sh fetches some), with
+# podman's system call filter and without; in milliseconds, and what potrun takes more or less in the same round.
 #
 # All of it happens in network, mount, pid and cgroup namespaces of its own: the callers' firewall rules, bridges, stores
 # and groups are those of that world, and end with it. Ends with 77, having said why, where it cannot run.
@@ -411,6 +415,41 @@ CONF
     is "" ctr container ls -q
     kill $daemon && wait $daemon
 }
+
+# --- or how long one takes ----------------------------------------------------------------------------------------------
+
+# The lowest and the median of numbers, in ms.
+figures() {
+    sort -n | awk '{ all[NR] = $1 } END { printf "%.1f/%.1f", all[int((NR + 1) / 2)] / 1000, all[1] / 1000 }'
+}
+
+# One `podman run`, in microseconds.
+timed() {
+    local begin=${EPOCHREALTIME/./}
+    podman --runtime "$1" run --rm --network none --security-opt "$2" $image true </dev/null || fail "$1 failed"
+    echo $((${EPOCHREALTIME/./} - begin))
+}
+
+if [ "${1:-}" = --against ]; then
+    other=$(realpath "$2") rounds=${3:-40}
+    podman --runtime "$other" run --rm --network none $image true || fail "$other does not run here"
+    podman info --format '{{.Host.Security.SECCOMPProfilePath}}' >"$world/profile"
+    for option in "seccomp=$(cat "$world/profile")" seccomp=unconfined; do
+        for file in ours theirs more; do : >"$world/$file"; done
+        for ((n = 0; n < rounds; n++)); do
+            # Who begins changes.
+            if ((n % 2)); then
+                ours=$(timed "$POTRUN" "$option") theirs=$(timed "$other" "$option")
+            else
+                theirs=$(timed "$other" "$option") ours=$(timed "$POTRUN" "$option")
+            fi
+            echo "$ours" >>"$world/ours" && echo "$theirs" >>"$world/theirs" && echo $((ours - theirs)) >>"$world/more"
+        done
+        echo "podman run --rm true, ${option##*/}, median/lowest of $rounds: potrun $(figures <"$world/ours")," \
+            "$(basename "$other") $(figures <"$world/theirs"), in the same round $(figures <"$world/more" | cut -d / -f 1)"
+    done
+    exit 0
+fi
 
 # --- all of them ------------------------------------------------------------------------------------------------------------
 
