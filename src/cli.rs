@@ -59,11 +59,11 @@ pub struct Global {
     /// Accepted as runc's callers give it; true without root, whatever is said
     #[arg(long, value_name = "BOOL", hide = true)]
     rootless: Option<String>,
-    /// The systemd cgroup driver: not carried out yet
-    #[arg(long, hide = true)]
+    /// Let systemd make the control groups: linux.cgroupsPath is SLICE:PREFIX:NAME
+    #[arg(long)]
     systemd_cgroup: bool,
-    /// Which cgroup driver: cgroupfs, or disabled for no groups
-    #[arg(long, value_name = "DRIVER", hide = true)]
+    /// Who makes control groups: cgroupfs, systemd, or disabled for nobody
+    #[arg(long, value_name = "DRIVER", hide = true, value_parser = ["cgroupfs", "systemd", "disabled"])]
     cgroup_manager: Option<String>,
     /// Print version
     #[arg(short, long, action = clap::ArgAction::Version)]
@@ -77,6 +77,8 @@ pub struct Context {
     pub root: PathBuf,
     /// Where bases, fscomps and layers are kept.
     pub store: PathBuf,
+    /// Whether control groups are made by systemd (Linux).
+    pub systemd: bool,
     /// Whether containers get control groups (Linux).
     pub cgroups: bool,
 }
@@ -238,13 +240,11 @@ fn say(error: &Error) {
 
 impl Global {
     fn run(&self, verb: &Verb, arguments: &[OsString]) -> Result<u8> {
-        if self.systemd_cgroup || self.cgroup_manager.as_deref() == Some("systemd") {
-            return Err(Error::caller("the systemd cgroup driver is not carried out yet: use cgroupfs"));
-        }
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         let context = Context {
             root: self.root.as_ref().map_or_else(this::facts::default_root, absolute),
             store: self.store.as_ref().map_or_else(this::facts::default_store, absolute),
+            systemd: self.systemd_cgroup || self.cgroup_manager.as_deref() == Some("systemd"),
             cgroups: self.cgroup_manager.as_deref() != Some("disabled"),
         };
         (verb.run)(verb, arguments, &context)

@@ -63,10 +63,62 @@ pub struct Facts {
     pub mounts: Vec<String>,
     /// The cgroup2 hierarchy, if there is one.
     pub cgroup: Option<Cgroup>,
+    /// The security modules that are switched on, if the bundle names a label of one (Linux).
+    #[serde(default, skip_serializing_if = "Labels::is_none")]
+    pub labels: Labels,
+    /// The interfaces that the bundle asks for, as far as they are there (Linux).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub interfaces: BTreeMap<String, Interface>,
+    /// The resctrl file system, if the bundle asks for it and it is mounted (Linux).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<Resctrl>,
     /// The host's resolv.conf, if there is one.
     pub resolv_conf: Option<String>,
     /// Settings and use of the pot network.
     pub network: Network,
+}
+
+/// Security modules of Linux that confine programs by labels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Labels {
+    /// Profiles (apparmor(7)).
+    pub apparmor: bool,
+    /// Contexts (selinux(8)).
+    pub selinux: bool,
+}
+
+impl Labels {
+    /// Neither.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How an interface of the host is before it is lent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Interface {
+    /// Its description (`ip link set alias`).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub alias: String,
+    /// Its addresses, but for those of its link only and those that end by themselves: `address/prefix`.
+    pub addresses: Vec<String>,
+    /// Whether it is up.
+    pub up: bool,
+    /// Whether it is made of software: then it ends with the network that it is in.
+    pub software: bool,
+}
+
+/// The resctrl file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Resctrl {
+    /// Where it is mounted.
+    pub mount: PathBuf,
+    /// What the group that the bundle asks for gets already, if it is there.
+    pub schemata: Option<String>,
 }
 
 /// Where bases, fscomps and layers are kept.
@@ -117,6 +169,19 @@ pub struct Cgroup {
     pub parent: PathBuf,
     /// Controllers that are there.
     pub controllers: Vec<String>,
+    /// Whether groups are made by systemd, which has all of them in `parent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub systemd: Option<Manager>,
+}
+
+/// A manager of systemd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Manager {
+    /// The host's.
+    System,
+    /// The caller's own.
+    User,
 }
 
 /// Settings and use of the pot network.
@@ -294,6 +359,7 @@ impl Facts {
             let (subnet, gateway) = ("10.192.0.8/29".into(), IpAddr::V4(std::net::Ipv4Addr::new(10, 192, 0, 9)));
             network.bridges.insert(name.clone(), Bridge { subnet, gateway });
         }
+        let labels = os == Os::Linux && crate::linux::labels::asked(&bundle.spec, None);
         let mount = PathBuf::from("/sys/fs/cgroup");
         let controllers = ["cpu", "cpuset", "io", "memory", "pids"].map(String::from).to_vec();
         let facts = Self {
@@ -307,7 +373,19 @@ impl Facts {
             datasets: pot.datasets.iter().map(|d| (d.dataset.clone(), Some(Path::new("/").join(&d.dataset)))).collect(),
             store: store.clone(),
             mounts: Vec::new(),
-            cgroup: (os == Os::Linux).then(|| Cgroup { parent: mount.clone(), mount, controllers }),
+            cgroup: (os == Os::Linux).then(|| Cgroup { parent: mount.clone(), mount, controllers, systemd: None }),
+            labels: Labels { apparmor: labels, selinux: labels },
+            interfaces: crate::linux::network::asked(&bundle.spec)
+                .map(|name| (name.clone(), Interface::default()))
+                .collect(),
+            resctrl: bundle.spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()).map(|rdt| Resctrl {
+                mount: "/sys/fs/resctrl".into(),
+                // A class is made where the bundle says of what, and is there where it does not.
+                schemata: crate::linux::rdt::schemata(rdt)
+                    .is_empty()
+                    .then(String::new)
+                    .filter(|_| rdt.clos_id().is_some()),
+            }),
             resolv_conf: Some("nameserver 192.0.2.53\n".into()), // TEST-NET-1 of RFC 5737
             network,
         };

@@ -6,10 +6,13 @@ pub mod bpf;
 pub mod devices;
 #[cfg(target_os = "linux")]
 pub mod host;
+pub mod labels;
 pub mod mount;
 pub mod network;
 pub mod nft;
 pub mod plan;
+pub mod rdt;
 pub mod resources;
 pub mod seccomp;
+pub mod systemd;
 pub mod tuning;

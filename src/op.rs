@@ -15,9 +15,11 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxSeccomp};
 use serde::{Deserialize, Serialize};
 
+use crate::facts::Interface;
 use crate::id::ContainerId;
 use crate::lease::Port;
 use crate::linux::nft::{self, Element};
+use crate::linux::systemd::{Property, Unit};
 use crate::names;
 use crate::state::Identity;
 
@@ -133,6 +135,10 @@ pub enum Op {
     LendInterface { interface: String, pot: String },
     /// Inverse of [`Op::LendInterface`]: before the pot's network ends, or the interface may be gone with it.
     ReclaimInterface { interface: String, pot: String },
+    /// Move an interface of the host into the pot as it is, under the name that it has there (Linux).
+    LendDevice { device: Device },
+    /// Inverse of [`Op::LendDevice`]: puts it back as it was, unless it ended with the pot's network.
+    ReclaimDevice { device: Device },
     /// Let packets that come from the host's loopback address leave by an interface (`route_localnet`, Linux).
     RouteLoopback { interface: String },
     /// Bring up an interface inside the pot with addresses (`address/prefix`).
@@ -168,10 +174,24 @@ pub enum Op {
     CreateCgroup { path: PathBuf },
     /// Inverse: kills what is in it, waits until it is empty, removes it.
     RemoveCgroup { path: PathBuf },
+    /// A control group that systemd makes for us: a scope. `path` is where it will be.
+    CreateUnit { unit: Unit, path: PathBuf, properties: Vec<Property> },
+    /// Inverse: kills what is in it and stops it, if its description is ours.
+    RemoveUnit { unit: Unit, path: PathBuf },
+    /// Tell systemd of other limits of a scope.
+    SetUnit { unit: Unit, properties: Vec<Property> },
     /// Write one file of a control group.
     SetCgroup { path: PathBuf, file: String, value: String },
     /// Hold the sockets of a control group to these addresses.
     ConfineAddresses { path: PathBuf, addresses: Vec<IpAddr> },
+    /// A group of resctrl, or a group of its monitoring.
+    CreateResctrl { path: PathBuf },
+    /// Inverse of [`Op::CreateResctrl`].
+    RemoveResctrl { path: PathBuf },
+    /// Write what a group of resctrl gets of caches and of bandwidth.
+    SetSchemata { path: PathBuf, lines: Vec<String> },
+    /// Put the first process into a group of resctrl.
+    JoinResctrl { path: PathBuf },
     /// Attach the device filter to a control group.
     FilterDevices { path: PathBuf, rules: Vec<LinuxDeviceCgroup> },
 
@@ -207,20 +227,33 @@ pub enum Op {
     AwaitRuntime,
     /// Enter the jail.
     AttachJail { name: String },
+    /// Take a session keyring of its own, so that the keys of potrun's caller are out of reach (keyrings(7)). `label`:
+    /// what SELinux calls it.
+    NewKeyring {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        label: Option<String>,
+    },
     /// Set the propagation of all mounts of the new namespace.
     Propagate { propagation: String },
     /// Make the root file system.
     MountRoot(Root),
     /// Mount something; the target is resolved beneath the root.
     Mount(Mount),
+    /// Give a file SELinux's label, where its file system takes none when it is mounted.
+    Relabel { path: PathBuf, label: String },
     /// Make a device node, or bind the host's where nodes cannot be made.
     CreateNode(Node),
     /// Make a symbolic link beneath the root, if nothing has that name.
     Link { path: PathBuf, to: PathBuf },
     /// Put the terminal on `/dev/console`.
     BindConsole,
-    /// Hide a path: a file behind `/dev/null`, a directory behind an empty one. Nothing there: nothing to hide.
-    Mask { path: PathBuf },
+    /// Hide a path: a file behind `/dev/null`, a directory behind an empty one. Nothing there: nothing to hide. `label`:
+    /// what SELinux calls that directory.
+    Mask {
+        path: PathBuf,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        label: Option<String>,
+    },
     /// Make a path read-only.
     MakeReadonly { path: PathBuf },
     /// Make the directory that the process starts in, if it is not there.
@@ -249,6 +282,8 @@ pub enum Op {
     /// How the kernel treats the process besides its limits (Linux). Before [`Op::Spawn`] it is about potrun itself, and
     /// what that starts.
     Tune(Tuning),
+    /// What the kernel confines the program by from its first instruction on.
+    Confine { module: Module, label: String },
     /// User, groups and umask.
     SetIds(Ids),
     /// The five capability sets.
@@ -347,6 +382,30 @@ pub struct Node {
     pub gid: u32,
     /// Bind the host's node of the same path instead: nodes cannot be made in a user namespace.
     pub bind: bool,
+}
+
+/// A security module of Linux that confines programs by names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Module {
+    /// Profiles (apparmor(7)).
+    Apparmor,
+    /// Contexts (selinux(8)).
+    Selinux,
+}
+
+/// An interface of the host that a pot has for itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Device {
+    /// Its name on the host.
+    pub name: String,
+    /// Its name in the pot.
+    pub inside: String,
+    /// What its alias says while it is lent.
+    pub mark: String,
+    /// How it is on the host.
+    pub was: Interface,
 }
 
 /// How the kernel treats a process, in the words of config.json (Linux).
@@ -485,8 +544,11 @@ impl Op {
             Self::EnableForwarding { family, note } => Self::ReleaseForwarding { family: *family, note: note.clone()? },
             Self::EnsureNft { bridge } => Self::ReleaseNft { bridge: bridge.clone() },
             Self::LoadNft { name, elements } => Self::FlushNft { name: name.clone(), elements: elements.clone() },
+            Self::LendDevice { device } => Self::ReclaimDevice { device: device.clone() },
+            Self::CreateResctrl { path } => Self::RemoveResctrl { path: path.clone() },
             Self::AddRctl { rule } => Self::RemoveRctl { filter: rctl_filter(rule) },
             Self::CreateCgroup { path } => Self::RemoveCgroup { path: path.clone() },
+            Self::CreateUnit { unit, path, .. } => Self::RemoveUnit { unit: unit.clone(), path: path.clone() },
             Self::CreateJail { name, parameters, before } => {
                 let value = |wanted: &str| parameters.iter().find(|(key, _)| key == wanted).map(|(_, value)| value);
                 let root = value("allow.mount").and(value("path")).map(PathBuf::from);
@@ -512,6 +574,10 @@ impl Op {
             | Self::RemoveAddress { .. }
             | Self::MoveInterface { .. }
             | Self::ReclaimInterface { .. }
+            | Self::ReclaimDevice { .. }
+            | Self::RemoveResctrl { .. }
+            | Self::SetSchemata { .. }
+            | Self::JoinResctrl { .. }
             | Self::RouteLoopback { .. }
             | Self::ConfigureInterface { .. }
             | Self::AddRoute { .. }
@@ -523,6 +589,8 @@ impl Op {
             | Self::SetCpuset { .. }
             | Self::RemoveCgroup { .. }
             | Self::SetCgroup { .. }
+            | Self::RemoveUnit { .. }
+            | Self::SetUnit { .. }
             | Self::ConfineAddresses { .. }
             | Self::FilterDevices { .. }
             | Self::RemoveJail { .. }
@@ -531,9 +599,11 @@ impl Op {
             | Self::Hook(_)
             | Self::AwaitRuntime
             | Self::AttachJail { .. }
+            | Self::NewKeyring { .. }
             | Self::Propagate { .. }
             | Self::MountRoot(_)
             | Self::Mount(_)
+            | Self::Relabel { .. }
             | Self::CreateNode(_)
             | Self::Link { .. }
             | Self::BindConsole
@@ -550,6 +620,7 @@ impl Op {
             | Self::SetOomScore { .. }
             | Self::SetRlimit { .. }
             | Self::Tune(_)
+            | Self::Confine { .. }
             | Self::SetIds(_)
             | Self::SetCapabilities(_)
             | Self::NoNewPrivileges
@@ -707,6 +778,17 @@ impl Op {
             Self::MoveInterface { interface, pot } => write!(f, "move interface {interface} into {pot}"),
             Self::LendInterface { interface, pot } => write!(f, "lend interface {interface} to {pot}"),
             Self::ReclaimInterface { interface, pot } => write!(f, "reclaim interface {interface} from {pot}"),
+            Self::LendDevice { device } => {
+                write!(f, "lend interface {} as {}", device.name, device.inside)?;
+                list(f, ", ", &device.was.addresses, "")
+            }
+            Self::ReclaimDevice { device } => write!(f, "reclaim interface {}", device.name),
+            Self::CreateResctrl { path } => write!(f, "create resctrl group {}", show(path)),
+            Self::RemoveResctrl { path } => write!(f, "remove resctrl group {}", show(path)),
+            Self::SetSchemata { path, lines } => {
+                write!(f, "set schemata of resctrl group {} to {}", show(path), lines.join("; "))
+            }
+            Self::JoinResctrl { path } => write!(f, "put the first process into resctrl group {}", show(path)),
             Self::RouteLoopback { interface } => write!(f, "route the loopback address by {interface}"),
             Self::ConfigureInterface { pot, interface, addresses } => {
                 write!(f, "bring up {interface} in {pot}")?;
@@ -731,6 +813,16 @@ impl Op {
             Self::SetCpuset { jail, cpus } => write!(f, "confine jail {jail} to processors {cpus}"),
             Self::CreateCgroup { path } => write!(f, "create cgroup {}", show(path)),
             Self::RemoveCgroup { path } => write!(f, "remove cgroup {}", show(path)),
+            Self::CreateUnit { unit, properties, .. } => {
+                write!(f, "create unit {unit}")?;
+                let all: Vec<String> = properties.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                list(f, ", ", &all, "")
+            }
+            Self::RemoveUnit { unit, .. } => write!(f, "remove unit {unit}"),
+            Self::SetUnit { unit, properties } => {
+                let all: Vec<String> = properties.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                write!(f, "set {} of unit {unit}", all.join(","))
+            }
             Self::SetCgroup { path, file, value } => write!(f, "set {file} of cgroup {} to {value}", show(path)),
             Self::ConfineAddresses { path, addresses } => {
                 let all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
@@ -755,16 +847,24 @@ impl Op {
             Self::Hook(hook) => hook.fmt(f),
             Self::AwaitRuntime => f.write_str("wait for the runtime"),
             Self::AttachJail { name } => write!(f, "attach to jail {name}"),
+            Self::NewKeyring { label } => {
+                f.write_str("take a session keyring")?;
+                label.iter().try_for_each(|label| write!(f, ", labelled {label}"))
+            }
             Self::Propagate { propagation } => write!(f, "make all mounts {propagation}"),
             Self::MountRoot(Root::Bind { source }) => write!(f, "mount root {}", show(source)),
             Self::MountRoot(Root::Overlay { lower, layer }) => {
                 write!(f, "mount root overlay of {} on {}", show(layer), show(lower))
             }
             Self::Mount(mount) => mount.fmt(f),
+            Self::Relabel { path, label } => write!(f, "label {} {label}", show(path)),
             Self::CreateNode(node) => node.fmt(f),
             Self::Link { path, to } => write!(f, "link {} to {}", show(path), show(to)),
             Self::BindConsole => f.write_str("bind the terminal on /dev/console"),
-            Self::Mask { path } => write!(f, "mask {}", show(path)),
+            Self::Mask { path, label } => {
+                write!(f, "mask {}", show(path))?;
+                label.iter().try_for_each(|label| write!(f, ", labelled {label}"))
+            }
             Self::MakeReadonly { path } => write!(f, "make {} read-only", show(path)),
             Self::CreateCwd { path } => write!(f, "create directory {}", show(path)),
             Self::EnterRoot { readonly, propagation } => {
@@ -784,6 +884,7 @@ impl Op {
             Self::SetOomScore { score } => write!(f, "set oom score adjustment {score}"),
             Self::SetRlimit { kind, soft, hard } => write!(f, "set {kind} to {}:{}", Limit(*soft), Limit(*hard)),
             Self::Tune(tuning) => tuning.fmt(f),
+            Self::Confine { module, label } => write!(f, "confine the program: {module} {label}"),
             Self::SetIds(ids) => ids.fmt(f),
             Self::SetCapabilities(sets) => sets.fmt(f),
             Self::NoNewPrivileges => f.write_str("set no new privileges"),
@@ -861,6 +962,15 @@ impl fmt::Display for Tuning {
             Self::IoPriority { class, level } => write!(f, "set io priority {class} {level}"),
             Self::Affinity { cpus } => write!(f, "run on processors {cpus}"),
         }
+    }
+}
+
+impl fmt::Display for Module {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Apparmor => "apparmor",
+            Self::Selinux => "selinux",
+        })
     }
 }
 

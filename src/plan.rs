@@ -72,6 +72,26 @@ pub fn plan(bundle: &Bundle, facts: &Facts, id: &ContainerId) -> Result<Plan, Re
     Ok(plan)
 }
 
+impl Plan {
+    /// The unit that systemd makes for the container.
+    #[must_use]
+    pub fn unit(&self) -> Option<&linux::systemd::Unit> {
+        self.ops.iter().find_map(|op| match op {
+            Op::CreateUnit { unit, .. } => Some(unit),
+            _ => None,
+        })
+    }
+
+    /// Leaves the first process the session keyring of potrun's caller.
+    pub fn keep_keyring(&mut self) {
+        for op in &mut self.ops {
+            if let Op::Spawn(spawn) = op {
+                spawn.create.retain(|op| !matches!(op, Op::NewKeyring { .. }));
+            }
+        }
+    }
+}
+
 /// A plan in the making: what it is made from, and what is wrong so far.
 pub struct Draft<'a> {
     /// The bundle.
@@ -180,6 +200,7 @@ pub fn update(
     id: &ContainerId,
     mut resources: oci_spec::runtime::LinuxResources,
     group: &std::path::Path,
+    unit: Option<&linux::systemd::Unit>,
 ) -> Result<Vec<Op>, Refusal> {
     let mut bundle = bundle.clone();
     let mut linux = bundle.spec.linux().clone().unwrap_or_default();
@@ -189,7 +210,7 @@ pub fn update(
     bundle.spec.set_linux(Some(linux));
     bundle.pot = None;
     let mut draft = Draft { bundle: &bundle, facts, id, problems: Vec::new(), notes: Vec::new() };
-    let ops = linux::resources::limits(&mut draft, Some(group));
+    let ops = linux::resources::update(&mut draft, group, unit);
     if draft.problems.is_empty() { Ok(ops) } else { Err(Refusal(draft.problems)) }
 }
 
@@ -201,8 +222,9 @@ pub fn exec(
     bundle: &Bundle,
     record: &crate::state::Record,
     asked: &oci_spec::runtime::Process,
+    labels: crate::facts::Labels,
 ) -> Result<Plan, Refusal> {
-    let facts = Facts { euid: record.euid, ..Facts::assumed(record.os, bundle) };
+    let facts = Facts { euid: record.euid, labels, ..Facts::assumed(record.os, bundle) };
     let mut draft = Draft { bundle, facts: &facts, id: &record.id, problems: Vec::new(), notes: Vec::new() };
     let plan = match (record.os, &record.group) {
         (Os::Freebsd, Some(Group::Jail(jail))) => freebsd::plan::exec(&mut draft, asked, jail),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::facts::Os;
 use crate::id::ContainerId;
+use crate::linux::systemd::Unit;
 use crate::op::{Hook, Mount, Op, Root};
 
 /// The version of the specification that state JSON follows.
@@ -101,6 +102,9 @@ pub struct Record {
     /// Hooks for after `start` and after `delete`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<Hook>,
+    /// The unit of systemd that its group is (Linux).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
     /// What its root file system is made of (Linux).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<Storage>,

@@ -151,6 +151,9 @@ fn hugetlb(files: &Files) -> Value {
     let mut all = serde_json::Map::new();
     for name in files.keys() {
         let Some(size) = name.strip_prefix("hugetlb.").and_then(|name| name.strip_suffix(".current")) else { continue };
+        if size.contains('.') {
+            continue; // what is reserved, which runc does not tell
+        }
         let failed = table(files, &format!("hugetlb.{size}.events")).get("max").copied();
         all.insert(size.into(), some(json!({"usage": number(files, name), "failcnt": failed.unwrap_or(0)})));
     }
@@ -177,6 +180,7 @@ mod tests {
             ("pids.max", "max\n"),
             ("io.stat", "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n"),
             ("hugetlb.2MB.current", "0\n"),
+            ("hugetlb.2MB.rsvd.current", "0\n"),
             ("hugetlb.2MB.events", "max 7\n"),
         ]));
         assert_eq!(data["cpu"]["usage"], json!({"total": 1_500_000, "kernel": 500_000, "user": 1_000_000}));

@@ -49,6 +49,16 @@ fn id(text: &str) -> Result<ContainerId> {
     ContainerId::new(text).map_err(|e| Error::caller(e.to_string()))
 }
 
+/// Who makes the control groups, as the command line says it.
+fn groups(context: &crate::cli::Context, facts: &mut crate::facts::Facts) -> Result<()> {
+    match (context.cgroups, context.systemd) {
+        (false, _) => facts.cgroup = None,
+        (true, true) => facts.cgroup = Some(this::facts::managed()?),
+        (true, false) => {}
+    }
+    Ok(())
+}
+
 /// A bundle that was not taken.
 fn refused(error: crate::bundle::BundleError) -> Error {
     match error {

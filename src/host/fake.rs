@@ -211,6 +211,15 @@ impl Host for Fake {
             | Op::CreateCgroup { .. }
             | Op::RemoveCgroup { .. }
             | Op::SetCgroup { .. }
+            | Op::LendDevice { .. }
+            | Op::ReclaimDevice { .. }
+            | Op::CreateResctrl { .. }
+            | Op::RemoveResctrl { .. }
+            | Op::SetSchemata { .. }
+            | Op::JoinResctrl { .. }
+            | Op::CreateUnit { .. }
+            | Op::RemoveUnit { .. }
+            | Op::SetUnit { .. }
             | Op::ConfineAddresses { .. }
             | Op::FilterDevices { .. } => Some(Os::Linux),
             _ => None,

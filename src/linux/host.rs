@@ -2,6 +2,7 @@
 
 mod beneath;
 mod bpf;
+mod bus;
 mod cgroup;
 mod changes;
 mod copy;
@@ -10,14 +11,17 @@ pub mod facts;
 pub mod files;
 mod inside;
 mod into;
+mod labels;
 mod layer;
 mod listener;
 mod netlink;
 mod network;
 pub mod process;
 mod program;
+mod resctrl;
 mod spawn;
 mod sys;
+mod systemd;
 
 use std::fs::File;
 use std::io;
@@ -46,19 +50,21 @@ pub const OS: Option<crate::facts::Os> = Some(crate::facts::Os::Linux);
 pub struct LinuxHost {
     io: Option<Io>,
     child: Option<Child>,
+    /// What keeps the scope until the first process is in it.
+    placeholder: Option<systemd::Placeholder>,
 }
 
 impl LinuxHost {
     /// A host that can take back, and carry out everything that needs no process.
     #[must_use]
     pub fn new() -> Self {
-        Self { io: None, child: None }
+        Self { io: None, child: None, placeholder: None }
     }
 
     /// A host that can start a process, too.
     #[must_use]
     pub fn with(io: Io) -> Self {
-        Self { io: Some(io), child: None }
+        Self { io: Some(io), child: None, placeholder: None }
     }
 
     /// The pid of the process that was started.
@@ -118,6 +124,11 @@ impl Host for LinuxHost {
             Op::DestroyDataset { dataset, id, mountpoint, .. } => zfs::destroy(dataset, id, mountpoint.as_deref())?,
             Op::CreateCgroup { path } => cgroup::create(path)?,
             Op::RemoveCgroup { path } => cgroup::remove(path)?,
+            Op::CreateUnit { unit, path, properties } => {
+                self.placeholder = Some(systemd::start(unit, path, properties)?);
+            }
+            Op::RemoveUnit { unit, path } => systemd::stop(unit, path)?,
+            Op::SetUnit { unit, properties } => systemd::set(unit, properties)?,
             Op::SetCgroup { path, file, value } => cgroup::set(path, file, value)?,
             Op::FilterDevices { path, rules } => cgroup::filter_devices(path, rules)?,
             Op::Lease { .. } | Op::EndLease { .. } => lease::run(op)?,
@@ -139,6 +150,12 @@ impl Host for LinuxHost {
                 network::configure(self.first()?, interface, addresses)?;
             }
             Op::AddRoute { gateway, .. } => network::add_route(self.first()?, *gateway)?,
+            Op::LendDevice { device } => network::lend(self.first()?, device)?,
+            Op::ReclaimDevice { device } => network::reclaim(self.pid(), device)?,
+            Op::CreateResctrl { path } => resctrl::create(path)?,
+            Op::RemoveResctrl { path } => resctrl::remove(path)?,
+            Op::SetSchemata { path, lines } => resctrl::set(path, lines)?,
+            Op::JoinResctrl { path } => resctrl::join(path, self.first()?)?,
             Op::EnsureNft { bridge } => network::nft::ensure(bridge)?,
             Op::ReleaseNft { bridge } => network::release_nft(bridge)?,
             Op::LoadNft { name, elements } => network::nft::load(name, elements)?,
@@ -149,10 +166,12 @@ impl Host for LinuxHost {
             Op::Spawn(spawn) => {
                 let io = self.io.as_mut().ok_or("no container to start a process for")?;
                 self.child = Some(spawn::spawn(spawn, io)?);
+                self.placeholder = None;
             }
             Op::Resume => self.child.as_mut().map_or(Ok(()), Child::resume)?,
             Op::KillAll { cgroup } => {
                 self.child = None; // ends it, if it was ours
+                self.placeholder = None;
                 if let Some(path) = cgroup {
                     cgroup::kill(path)?;
                 }
@@ -188,6 +207,9 @@ impl Host for LinuxHost {
             | Op::CreateCgroup { .. }
             | Op::RemoveCgroup { .. }
             | Op::SetCgroup { .. }
+            | Op::CreateUnit { .. }
+            | Op::RemoveUnit { .. }
+            | Op::SetUnit { .. }
             | Op::FilterDevices { .. }
             | Op::Lease { .. }
             | Op::EndLease { .. }
@@ -205,6 +227,12 @@ impl Host for LinuxHost {
             | Op::RemoveAddress { .. }
             | Op::ConfigureInterface { .. }
             | Op::AddRoute { .. }
+            | Op::LendDevice { .. }
+            | Op::ReclaimDevice { .. }
+            | Op::CreateResctrl { .. }
+            | Op::RemoveResctrl { .. }
+            | Op::SetSchemata { .. }
+            | Op::JoinResctrl { .. }
             | Op::EnsureNft { .. }
             | Op::ReleaseNft { .. }
             | Op::LoadNft { .. }

@@ -10,7 +10,7 @@ use crate::bundle::pot::{NetworkKind, Pot};
 use crate::facts::Network;
 use crate::id::hash;
 use crate::lease::{Lease, Port};
-use crate::op::Op;
+use crate::op::{Device, Op};
 use crate::plan::network as common;
 use crate::plan::network::{Bridge, End, Forward};
 use crate::plan::{Draft, files};
@@ -35,6 +35,50 @@ pub fn before(draft: &mut Draft<'_>, pot: &Pot, cgroup: Option<&Path>) -> Vec<Op
 pub fn preset(draft: &mut Draft<'_>, pot: &Pot) -> Option<Op> {
     let off = |ends: Vec<End>| ends.iter().all(|end| end.address.is_ipv4());
     common::bridged(pot).then(|| Op::PresetIpv6 { off: off(common::ends(draft, pot)) })
+}
+
+/// The interfaces of the host that a bundle asks for, by name.
+pub fn asked(spec: &oci_spec::runtime::Spec) -> impl Iterator<Item = &String> {
+    let mut all: Vec<&String> =
+        spec.linux().iter().filter_map(|linux| linux.net_devices().as_ref()).flat_map(|all| all.keys()).collect();
+    all.sort();
+    all.into_iter()
+}
+
+/// Whether the kernel takes it for the name of an interface (net/core/dev.c, `dev_valid_name`).
+fn is_name(name: &str) -> bool {
+    let plain = |c: char| !(c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '%'));
+    (1..16).contains(&name.len()) && !matches!(name, "." | "..") && name.chars().all(plain)
+}
+
+/// Interfaces of the host go into the container's network. `own`: it has one.
+pub fn lend(draft: &mut Draft<'_>, own: bool) -> Vec<Op> {
+    let devices = draft.bundle.spec.linux().as_ref().and_then(|linux| linux.net_devices().clone()).unwrap_or_default();
+    let names: Vec<String> = asked(&draft.bundle.spec).cloned().collect();
+    let mut ops: Vec<Op> = Vec::new();
+    for name in names {
+        let at = format!("/linux/netDevices/{}", name.replace('~', "~0").replace('/', "~1"));
+        let given = devices.get(&name).and_then(|device| device.name().clone()).filter(|given| !given.is_empty());
+        let inside = given.unwrap_or_else(|| name.clone());
+        let twice = |op: &Op| matches!(op, Op::LendDevice { device } if device.inside == inside);
+        if !own {
+            draft.refuse(at, "needs a network namespace");
+        } else if draft.facts.euid != 0 {
+            draft.refuse(at, "needs root");
+        } else if !is_name(&name) || name == "lo" {
+            draft.refuse(at, "is not the name of an interface that could be moved");
+        } else if !is_name(&inside) || inside == "lo" {
+            draft.refuse(format!("{at}/name"), format!("{inside:?} is not the name of an interface"));
+        } else if ops.iter().any(twice) {
+            draft.refuse(format!("{at}/name"), format!("{inside} is given twice"));
+        } else if let Some(was) = draft.facts.interfaces.get(&name).cloned() {
+            let mark = format!("potrun {} {name}", draft.id);
+            ops.push(Op::LendDevice { device: Device { name, inside, mark, was } });
+        } else {
+            draft.refuse(at, "the host has no such interface");
+        }
+    }
+    ops
 }
 
 /// Steps while the first process waits with its namespaces made: the pair, its end in the pot made there, since moving

@@ -10,7 +10,7 @@ use crate::op::{Moment, Mount, Node, Op, Root, Spawn};
 use crate::plan::{Draft, Plan, dataset, files, process};
 use crate::state::Group;
 
-use super::{mount, resources, tuning};
+use super::{labels, mount, resources, tuning};
 
 /// The capabilities of a pot that does not say which it wants: what Docker and podman give, since images expect them.
 pub const DEFAULT_CAPABILITIES: &[&str] = &[
@@ -113,12 +113,20 @@ pub fn order(draft: &mut Draft<'_>) -> Plan {
         spawn.terminal = process.terminal() == Some(true);
         spawn.console_size = console_size(process);
     }
-    spawn.create = inside(draft, linux.as_ref(), pot.as_ref(), &namespaces, root, spawn.terminal);
     spawn.start = at_start(draft, linux.as_ref(), pot.is_some());
+    spawn.create = inside(draft, linux.as_ref(), pot.as_ref(), &namespaces, root, spawn.terminal);
+    spawn.create.insert(
+        spawn.create.iter().take_while(|op| matches!(op, Op::SetOomScore { .. })).count(),
+        labels::keyring(&spawn.start),
+    );
 
     let mut hooks = draft.hooks(Moment::Prestart);
     hooks.extend(draft.hooks(Moment::CreateRuntime));
     let mut meanwhile: Vec<Op> = pot.as_ref().map(|pot| super::network::meanwhile(draft, pot)).unwrap_or_default();
+    let [caches, joining] = super::rdt::steps(draft);
+    ops.extend(caches);
+    meanwhile.extend(joining);
+    meanwhile.extend(super::network::lend(draft, namespaces.has("network")));
     meanwhile.extend(hooks.into_iter().map(Op::Hook));
     if meanwhile.is_empty() {
         spawn.create.retain(|op| *op != Op::AwaitRuntime);
@@ -144,9 +152,11 @@ pub fn exec(draft: &mut Draft<'_>, asked: &Process, pid: i32, cgroup: Option<Pat
     if let Some(score) = asked.oom_score_adj() {
         spawn.create.push(Op::SetOomScore { score });
     }
-    spawn.create.push(process::find(asked));
+    let confined = labels::steps(draft, asked, "/process");
+    spawn.create.extend([labels::keyring(&confined), process::find(asked)]);
     let [before, after] = tuning::affinity(draft, asked, "/process");
     spawn.start = tuning::steps(draft, linux.as_ref(), asked, "/process");
+    spawn.start.extend(confined);
     spawn.start.extend(after);
     spawn.start.extend(process::start(asked, confinement(draft, linux.as_ref(), draft.bundle.pot.is_some())));
     let group = cgroup.map(Group::Cgroup);
@@ -185,29 +195,17 @@ fn refuse(draft: &mut Draft<'_>, linux: Option<&Linux>, pot: Option<&Pot>) {
             draft.refuse(format!("/{section}"), "is not for linux");
         }
     }
-    if let Some(linux) = linux {
-        let unsupported = [
-            ("intelRdt", linux.intel_rdt().is_some()),
-            ("netDevices", linux.net_devices().as_ref().is_some_and(|all| !all.is_empty())),
-            ("mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
-        ];
-        for (name, given) in unsupported {
-            if given {
-                draft.not_yet(format!("/linux/{name}"));
+    if let Some(seccomp) = linux.and_then(|linux| linux.seccomp().as_ref()) {
+        let rules = seccomp.syscalls().iter().flatten();
+        let notifies = rules.filter(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify).count() > 0;
+        match seccomp.listener_path() {
+            Some(path) if !path.is_absolute() => {
+                draft.refuse("/linux/seccomp/listenerPath", "must be an absolute path");
             }
-        }
-        if let Some(seccomp) = linux.seccomp() {
-            let rules = seccomp.syscalls().iter().flatten();
-            let notifies = rules.filter(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify).count() > 0;
-            match seccomp.listener_path() {
-                Some(path) if !path.is_absolute() => {
-                    draft.refuse("/linux/seccomp/listenerPath", "must be an absolute path");
-                }
-                None if notifies => {
-                    draft.refuse("/linux/seccomp/listenerPath", "is required where a rule has SCMP_ACT_NOTIFY");
-                }
-                _ => {}
+            None if notifies => {
+                draft.refuse("/linux/seccomp/listenerPath", "is required where a rule has SCMP_ACT_NOTIFY");
             }
+            _ => {}
         }
     }
     if let Some(pot) = pot {
@@ -442,7 +440,8 @@ fn inside(
     ops.push(Op::MountRoot(root));
     let mounts = mounts(draft, pot, namespaces);
     let own_dev = !mounts.iter().any(|m| m.target == Path::new("/dev") && mount::Options::of(&m.options).bind);
-    ops.extend(mounts.into_iter().map(Op::Mount));
+    let label = labels::mount_label(draft);
+    ops.extend(mounts.into_iter().flat_map(|mount| labels::labelled(mount, label.as_deref())).flatten());
     ops.extend(nodes(draft, linux, namespaces, own_dev));
     if own_dev {
         ops.extend(LINKS.iter().map(|(path, to)| Op::Link { path: path.into(), to: to.into() }));
@@ -470,7 +469,7 @@ fn inside(
         None => (None, None),
     };
     ops.extend(readonly.into_iter().flatten().map(|path| Op::MakeReadonly { path: path.into() }));
-    ops.extend(masked.into_iter().flatten().map(|path| Op::Mask { path: path.into() }));
+    ops.extend(masked.into_iter().flatten().map(|path| Op::Mask { path: path.into(), label: label.clone() }));
     if let Some(process) = draft.bundle.spec.process() {
         ops.push(Op::CreateCwd { path: process.cwd().clone() });
     }
@@ -485,6 +484,7 @@ fn at_start(draft: &mut Draft<'_>, linux: Option<&Linux>, is_pot: bool) -> Vec<O
     let mut ops: Vec<Op> = draft.hooks(Moment::StartContainer).into_iter().map(Op::Hook).collect();
     if let Some(process) = draft.bundle.spec.process() {
         ops.extend(tuning::steps(draft, linux, process, "/process"));
+        ops.extend(labels::steps(draft, process, "/process"));
         ops.extend(process::start(process, confinement(draft, linux, is_pot)));
     }
     ops

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::LinuxResources;
 
 use crate::bundle::pot::Limits;
-use crate::facts::Cgroup;
+use crate::facts::{Cgroup, Manager};
 use crate::op::Op;
 use crate::plan::Draft;
+
+use super::systemd::{self, Property, Unit};
 
 /// One file to write: the controller that must be there, the file, the value, and who asked for it.
 struct Write {
@@ -37,15 +39,17 @@ pub fn path(draft: &mut Draft<'_>) -> Option<PathBuf> {
         draft.note("a cgroup: no cgroup2 hierarchy that this caller can write to");
         return None;
     };
+    if cgroup.systemd.is_some() {
+        let unit = unit(draft)?;
+        // What is no slice was refused with the unit.
+        return Some(cgroup.parent.join(systemd::below(&unit.slice).ok()?).join(unit.name));
+    }
     let Some(asked) = asked.filter(|path| !path.as_os_str().is_empty()) else {
         return Some(cgroup.parent.join(format!("potrun-{}", draft.id)));
     };
     let text = asked.to_string_lossy();
     if text.split(':').count() == 3 && !text.contains('/') {
-        draft.refuse(
-            "/linux/cgroupsPath",
-            format!("{text:?} is systemd's form, and the systemd driver is not carried out yet"),
-        );
+        draft.refuse("/linux/cgroupsPath", format!("{text:?} is systemd's form: give --systemd-cgroup"));
         return None;
     }
     let plain = |part: std::path::Component<'_>| !matches!(part, std::path::Component::ParentDir);
@@ -59,18 +63,51 @@ pub fn path(draft: &mut Draft<'_>) -> Option<PathBuf> {
     })
 }
 
+/// The unit of the container, where systemd makes the groups.
+fn unit(draft: &mut Draft<'_>) -> Option<Unit> {
+    let manager = draft.facts.cgroup.as_ref()?.systemd?;
+    let asked = draft.bundle.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone()).unwrap_or_default();
+    let found = systemd::unit(&asked.to_string_lossy(), draft.id.as_str(), manager == Manager::User);
+    found.map_err(|what| draft.refuse("/linux/cgroupsPath", what)).ok()
+}
+
+/// The limits among the steps, as properties of a unit. The later one of a name wins.
+fn properties(limits: &[Op]) -> Vec<Property> {
+    let mut all: Vec<Property> = Vec::new();
+    for op in limits {
+        let Op::SetCgroup { file, value, .. } = op else { continue };
+        for (name, value) in systemd::properties(file, value) {
+            all.retain(|(one, _)| *one != name);
+            all.push((name, value));
+        }
+    }
+    all
+}
+
 /// The steps that make the group and set its limits.
 #[must_use]
 pub fn steps(draft: &mut Draft<'_>, path: Option<&Path>) -> Vec<Op> {
     let limits = limits(draft, path);
     // First, because it makes the groups above, too; controllers appear in it as they are enabled there.
-    let group = path.map(|path| Op::CreateCgroup { path: path.into() });
+    let group = path.map(|path| match unit(draft) {
+        Some(unit) => Op::CreateUnit { unit, path: path.into(), properties: properties(&limits) },
+        None => Op::CreateCgroup { path: path.into() },
+    });
     group.into_iter().chain(limits).collect()
 }
 
-/// The steps that set the limits of a group that is there.
+/// The steps that set other limits of a group that is there. Its unit is told last: it is asked for nothing then that the
+/// kernel has not taken.
 #[must_use]
-pub fn limits(draft: &mut Draft<'_>, path: Option<&Path>) -> Vec<Op> {
+pub fn update(draft: &mut Draft<'_>, path: &Path, unit: Option<&Unit>) -> Vec<Op> {
+    let mut ops = limits(draft, Some(path));
+    let properties = properties(&ops);
+    ops.extend(unit.filter(|_| !properties.is_empty()).map(|unit| Op::SetUnit { unit: unit.clone(), properties }));
+    ops
+}
+
+/// The steps that set the limits of a group.
+fn limits(draft: &mut Draft<'_>, path: Option<&Path>) -> Vec<Op> {
     let mut writes = writes(draft);
     let controllers = draft.facts.cgroup.iter().flat_map(|cgroup| cgroup.controllers.clone()).collect::<Vec<_>>();
     let mut nothing = Vec::new();
@@ -97,7 +134,8 @@ pub fn limits(draft: &mut Draft<'_>, path: Option<&Path>) -> Vec<Op> {
             );
         }
     }
-    let mut ops = enable(&cgroup, path, &writes);
+    // systemd enables what a scope with Delegate= can have.
+    let mut ops = if cgroup.systemd.is_some() { Vec::new() } else { enable(&cgroup, path, &writes) };
     for Write { file, value, .. } in writes {
         ops.push(Op::SetCgroup { path: path.into(), file, value });
     }

@@ -100,11 +100,14 @@ fn env(process: &Process) -> Vec<String> {
     process.env().clone().unwrap_or_default()
 }
 
-/// Refuses the members of a process that no operating system of ours carries out yet. `at` is its JSON pointer.
+/// Refuses the members of a process that its operating system does not carry out. `at` is its JSON pointer.
 pub fn refuse_unsupported(draft: &mut Draft<'_>, process: &Process, at: &str) {
+    let labelled = |label: &Option<String>| {
+        draft.facts.os == crate::facts::Os::Freebsd && label.as_ref().is_some_and(|text| !text.is_empty())
+    };
     let unsupported = [
-        ("apparmorProfile", process.apparmor_profile().as_ref().is_some_and(|text| !text.is_empty())),
-        ("selinuxLabel", process.selinux_label().as_ref().is_some_and(|text| !text.is_empty())),
+        ("apparmorProfile", labelled(process.apparmor_profile())),
+        ("selinuxLabel", labelled(process.selinux_label())),
         ("commandLine", process.command_line().as_ref().is_some_and(|text| !text.is_empty())),
     ];
     for (name, given) in unsupported {

@@ -43,8 +43,8 @@ pub struct Create {
     /// Accepted as runc's callers give it: potrun always enters the root by pivot_root
     #[arg(long, hide = true)]
     pub no_pivot: bool,
-    /// Accepted as runc's callers give it: potrun makes no keyring
-    #[arg(long, hide = true)]
+    /// Leave the container the session keyring of the caller
+    #[arg(long)]
     pub no_new_keyring: bool,
     /// The container
     pub id: String,
@@ -94,7 +94,7 @@ impl Create {
         }
         let planned = || {
             let mut facts = this::facts::gather(bundle, &id, &context.root, &context.store)?;
-            facts.cgroup = facts.cgroup.filter(|_| context.cgroups);
+            super::groups(context, &mut facts)?;
             Ok(plan::plan(bundle, &facts, &id))
         };
         let mut plan = planned()?;
@@ -102,7 +102,10 @@ impl Create {
         if plan.is_err() && bridged && !super::sweep_leases(&this::facts::ledger())?.is_empty() {
             plan = planned()?;
         }
-        let plan = plan.map_err(|e| refused(e.into()))?;
+        let mut plan = plan.map_err(|e| refused(e.into()))?;
+        if self.no_new_keyring {
+            plan.keep_keyring();
+        }
         for note in &plan.notes {
             tracing::info!("left out: {note}");
         }
@@ -233,6 +236,7 @@ impl Making<'_> {
             annotations: self.annotations(),
             hooks,
             storage: Storage::of(&self.plan.ops),
+            unit: self.plan.unit().cloned(),
             supervisor: self.supervisor.take(),
         })
     }

@@ -97,7 +97,8 @@ impl cli::Run for Exec {
         let bundle = super::saved(&entry, &record)?;
         let mut process = self.process(&bundle)?;
         super::create::pass_sockets(&mut process);
-        let mut plan = plan::exec(&bundle, &record, &process).map_err(|e| super::refused(e.into()))?;
+        let labels = this::facts::labels(&bundle, Some(&process));
+        let mut plan = plan::exec(&bundle, &record, &process, labels).map_err(|e| super::refused(e.into()))?;
         if let Some(path) = &self.cgroup {
             below(&mut plan, path)?;
         }

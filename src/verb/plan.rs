@@ -67,7 +67,11 @@ impl Plan {
         }
         match self.os {
             Some(os) if Some(os) != this::OS => Ok(Facts::assumed(os, bundle)),
-            _ => this::facts::gather(bundle, id, &context.root, &context.store),
+            _ => {
+                let mut facts = this::facts::gather(bundle, id, &context.root, &context.store)?;
+                super::groups(context, &mut facts)?;
+                Ok(facts)
+            }
         }
     }
 }

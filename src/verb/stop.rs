@@ -91,7 +91,8 @@ fn command(bundle: &crate::bundle::Bundle, record: &Record, args: &[String], dea
     let mut process =
         bundle.spec.process().clone().ok_or_else(|| Error::caller("the container has no process to take after"))?;
     process.set_args(Some(args.to_vec())).set_terminal(Some(false)).set_console_size(None);
-    let plan = plan::exec(bundle, record, &process).map_err(|e| super::refused(e.into()))?;
+    let labels = this::facts::labels(bundle, Some(&process));
+    let plan = plan::exec(bundle, record, &process, labels).map_err(|e| super::refused(e.into()))?;
     let state = State::of(record, Status::Running);
     let mut host = This::with(first::Io { listen: None, waiting: None, console: None, preserve: 0, state });
     let failed = |trouble: crate::host::Trouble| Error::operator(crate::error::chain(&*trouble));

@@ -62,11 +62,11 @@ pub struct Update {
     /// Processes and threads, -1 for no limit
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pids_limit: Option<i64>,
-    /// Intel RDT: not offered
-    #[arg(long, value_name = "TEXT", hide = true)]
+    /// What it gets of the processors' caches (Intel RDT): L3:0=ffff0;1=ffff0
+    #[arg(long, value_name = "SCHEMA")]
     l3_cache_schema: Option<String>,
-    /// Intel RDT: not offered
-    #[arg(long, value_name = "TEXT", hide = true)]
+    /// What it gets of the bandwidth to memory (Intel RDT): MB:0=20;1=20
+    #[arg(long, value_name = "SCHEMA")]
     mem_bw_schema: Option<String>,
     /// The container
     pub id: String,
@@ -101,16 +101,23 @@ impl cli::Run for Update {
         if matches!(status, Status::Stopped | Status::Creating) {
             return Err(Error::caller("container not running"));
         }
-        if self.l3_cache_schema.is_some() || self.mem_bw_schema.is_some() {
-            return Err(Error::caller("Intel RDT is not offered"));
-        }
         let resources = self.resources()?;
         let Some(Group::Cgroup(group)) = &record.group else {
             return Err(Error::caller("the container has no control group whose limits could be changed"));
         };
         let bundle = super::saved(&entry, &record)?;
-        let facts = this::facts::gather(&bundle, &id, &context.root, &context.store)?;
-        let ops = crate::plan::update(&bundle, &facts, &id, resources, group).map_err(|e| super::refused(e.into()))?;
+        let mut facts = this::facts::gather(&bundle, &id, &context.root, &context.store)?;
+        if record.unit.is_some() {
+            facts.cgroup = Some(this::facts::managed()?);
+        }
+        let schemata = crate::linux::rdt::lines(self.l3_cache_schema.as_deref(), self.mem_bw_schema.as_deref());
+        let mut ops = Vec::new();
+        if !schemata.is_empty() {
+            ops.push(crate::linux::rdt::update(&bundle, &facts, &id, schemata).map_err(Error::caller)?);
+        }
+        let limits = crate::plan::update(&bundle, &facts, &id, resources, group, record.unit.as_ref())
+            .map_err(|e| super::refused(e.into()))?;
+        ops.extend(limits);
         all_or_none(&ops)?;
         Ok(0)
     }
@@ -127,6 +134,11 @@ fn all_or_none(ops: &[Op]) -> Result<()> {
             Op::SetCgroup { path, file, .. } if file != "cgroup.subtree_control" => {
                 let value = fs::read_to_string(path.join(file)).doing(|| format!("read {file} of the container"))?;
                 Some(Op::SetCgroup { path: path.clone(), file: file.clone(), value: value.trim().into() })
+            }
+            Op::SetSchemata { path, .. } => {
+                let text = fs::read_to_string(path.join("schemata")).doing(|| "read schemata of the container")?;
+                let lines = text.lines().map(|line| line.trim().to_string()).collect();
+                Some(Op::SetSchemata { path: path.clone(), lines })
             }
             _ => None,
         };

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use potrun::apply::{apply, take_back};
 use potrun::bundle::Bundle;
-use potrun::facts::{Facts, Os, Store};
+use potrun::facts::{Facts, Manager, Os, Store};
 use potrun::host::fake::{Cgroup, Dataset, Fake, Fault, Jail, Link, LinkKind, Machine, Net, until_death};
 use potrun::id::ContainerId;
 use potrun::journal::Journal;
@@ -63,6 +63,22 @@ const BUNDLES: &[(&str, &str)] = &[
                   "createContainer": [{"path": "/h/c"}], "startContainer": [{"path": "/h/s"}]},
         "freebsd": {"jail": {"vnet": "new", "vnetInterfaces": ["em1"]}}"#,
     ),
+    (
+        "confined-linux",
+        r#""process": {"user": {"uid": 1000, "gid": 1000}, "cwd": "/", "args": ["/bin/serve"], "noNewPrivileges": true,
+                    "apparmorProfile": "engine-default", "selinuxLabel": "u:r:pot_t"},
+        "root": {"path": "rootfs"},
+        "mounts": [{"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue"}],
+        "linux": {"namespaces": [{"type": "mount"}, {"type": "network"}], "mountLabel": "u:r:file_t",
+                  "maskedPaths": ["/sys/firmware"], "netDevices": {"ib0": {}, "ib1": {"name": "lan0"}},
+                  "intelRdt": {"l3CacheSchema": "L3:0=f", "enableMonitoring": true}}"#,
+    ),
+    (
+        "scope-linux",
+        r#""root": {"path": "rootfs"},
+        "linux": {"namespaces": [{"type": "mount"}], "cgroupsPath": "machine.slice:engine:web1",
+                  "resources": {"memory": {"limit": 67108864}, "pids": {"limit": 32}}}"#,
+    ),
     ("base", r#""pot": {"base": {"release": "14.3-RELEASE"}}"#),
     (
         "volumes",
@@ -105,7 +121,8 @@ pub(crate) fn id(text: &str) -> ContainerId {
 }
 
 fn text_of(members: &str) -> String {
-    format!(r#"{{"ociVersion": "1.3.0", {PROCESS}, {members}}}"#)
+    let process = if members.contains(r#""process":"#) { String::new() } else { format!("{PROCESS}, ") };
+    format!(r#"{{"ociVersion": "1.3.0", {process}{members}}}"#)
 }
 
 /// All bundles: those of the project, and those above.
@@ -147,7 +164,11 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 pub(crate) fn case(name: &str, bundle: &Bundle, os: Os, id: &ContainerId) -> Result<Case, potrun::bundle::Refusal> {
-    planned(format!("{name} on {os}"), bundle, Facts::assumed(os, bundle), id)
+    let mut facts = Facts::assumed(os, bundle);
+    if let Some(cgroup) = facts.cgroup.as_mut().filter(|_| name == "scope-linux") {
+        cgroup.systemd = Some(Manager::System);
+    }
+    planned(format!("{name} on {os}"), bundle, facts, id)
 }
 
 pub(crate) fn planned(
@@ -529,6 +550,7 @@ fn what_is_in_the_way_and_not_ours_survives() {
 const NEVER_PLANNED: &[(&str, &str)] = &[
     ("mountInto", "the verb mount-in does it"),
     ("setOomScore", "no example asks for it, and the life tests do"),
+    ("setUnit", "the verb update does it"),
     ("takeUpLayer", "only what was cloned or imported has one"),
     ("unmountFrom", "its inverse"),
 ];

@@ -346,7 +346,7 @@ fn poisoned(value: &Value, text: &str) -> Value {
         Value::Object(all) => {
             all.iter()
                 .map(|(key, one)| match key.as_str() {
-                    "op" | "kind" | "moment" | "family" | "id" | "gateway" | "ports" | "type" | "access"
+                    "op" | "kind" | "module" | "moment" | "family" | "id" | "gateway" | "ports" | "type" | "access"
                     | "address" | "protocol" => (key.clone(), one.clone()),
                     "defaultAction" | "action" | "architectures" => (key.clone(), one.clone()),
                     // An address is one, but lists of addresses are texts as often.

@@ -14,6 +14,10 @@ mod copy;
 #[cfg(target_os = "linux")]
 mod crash;
 #[cfg(target_os = "linux")]
+mod cve;
+#[cfg(target_os = "linux")]
+mod devices;
+#[cfg(target_os = "linux")]
 mod diff;
 #[cfg(target_os = "linux")]
 mod export;
@@ -33,6 +37,8 @@ mod parity;
 mod properties;
 #[cfg(target_os = "linux")]
 mod sys;
+#[cfg(target_os = "linux")]
+mod systemd;
 #[cfg(target_os = "linux")]
 mod util;
 #[cfg(target_os = "linux")]

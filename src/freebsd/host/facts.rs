@@ -5,12 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{getegid, geteuid};
+use oci_spec::runtime::Process;
 
 use crate::bridges::{Bridges, Networks};
 use crate::bundle::Bundle;
 use crate::bundle::pot::{Dns, NetworkKind, Pot};
 use crate::error::{Doing, Error, Result};
-use crate::facts::{Base, Cgroup, Facts, Network, Os};
+use crate::facts::{Base, Cgroup, Facts, Labels, Network, Os};
 use crate::freebsd::pf::rdr_anchor;
 use crate::freebsd::pots::{self, Export};
 use crate::host::Trouble;
@@ -73,6 +74,9 @@ pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, store: &Path) -> 
         fscomps,
         datasets,
         mounts,
+        labels: Labels::default(),
+        interfaces: BTreeMap::new(),
+        resctrl: None,
         cgroup: None,
         resolv_conf: if wants_dns { fs::read_to_string("/etc/resolv.conf").ok() } else { None },
         network,
@@ -227,6 +231,20 @@ pub fn offers() -> Vec<(&'static str, serde_json::Value)> {
 #[must_use]
 pub fn bases(store: &Path) -> crate::base::Bases {
     storage(store).bases()
+}
+
+/// The groups of systemd.
+///
+/// # Errors
+/// There are none.
+pub fn managed() -> Result<Cgroup> {
+    Err(Error::caller("the systemd cgroup driver is of linux"))
+}
+
+/// Security modules that confine by labels: FreeBSD's are others.
+#[must_use]
+pub fn labels(_: &Bundle, _: Option<&Process>) -> Labels {
+    Labels::default()
 }
 
 /// The ledger of leases.

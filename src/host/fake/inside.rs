@@ -249,6 +249,12 @@ impl Machine {
                 need(!starting && (process.entered || process.spawn.like.is_some()), "comes when the root is entered")
             }
             Op::SetOomScore { .. } => need(!process.entered, "needs the host's /proc"),
+            Op::NewKeyring { .. } => need(!starting && process.root.is_none(), "comes before there is a root"),
+            Op::Relabel { .. } => need(mounting, "there is no root yet, or no more"),
+            Op::Confine { .. } => need(
+                starting && !process.seccomp && !process.ids,
+                "needs the rights of root, and calls that the filter may forbid",
+            ),
             Op::SetRlimit { .. } => need(starting && !process.ids, "needs the rights of root"),
             Op::Tune(_) => need(starting && !process.ids, "needs the rights of root"),
             Op::NoNewPrivileges => {

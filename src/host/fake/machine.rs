@@ -52,6 +52,8 @@ pub struct Machine {
     pub names: BTreeMap<PathBuf, BTreeSet<String>>,
     /// Control groups.
     pub cgroups: BTreeMap<PathBuf, Cgroup>,
+    /// Groups of resctrl.
+    pub resctrl: BTreeSet<PathBuf>,
     /// Jails by name.
     pub jails: BTreeMap<String, Jail>,
     /// Processes that some potrun has started.
@@ -203,6 +205,7 @@ impl Machine {
             leases: BTreeMap::new(),
             names: BTreeMap::new(),
             cgroups: BTreeMap::new(),
+            resctrl: BTreeSet::new(),
             jails: BTreeMap::new(),
             processes: BTreeMap::new(),
         }
@@ -243,6 +246,11 @@ impl Machine {
         let interface = lent.interface.iter().chain(&lent.vnet_interfaces).cloned();
         for name in named.chain(interface).chain([facts.network.interface.clone()]) {
             machine.links.insert((Net::Host, name), Link::new(LinkKind::Nic, ""));
+        }
+        for (name, interface) in &facts.interfaces {
+            let mut link = Link::new(LinkKind::Nic, "");
+            (link.addresses, link.up) = (interface.addresses.iter().cloned().collect(), interface.up);
+            machine.links.insert((Net::Host, name.clone()), link);
         }
         if let Some(cgroup) = &facts.cgroup {
             for path in [&cgroup.mount, &cgroup.parent] {
@@ -395,7 +403,7 @@ impl Machine {
                 let link = self.links.get(&(Net::Host, interface.clone()));
                 link.is_some_and(|link| link.addresses.contains(address))
             }
-            Op::CreateCgroup { path } => self.populated(path),
+            Op::CreateCgroup { path } | Op::CreateUnit { path, .. } => self.populated(path),
             Op::CreateJail { name, .. } => self.jails.contains_key(name),
             _ => false,
         };
@@ -570,6 +578,38 @@ impl Machine {
                 }
                 Ok(())
             }
+            Op::LendDevice { device } => {
+                let link = self.host_link(&device.name)?;
+                need(link.kind == LinkKind::Nic, || format!("{} cannot be lent", device.name))?;
+                let mut link = link.clone();
+                link.description.clone_from(&device.mark);
+                let net = self.net(&device.mark, *child)?;
+                self.links.remove(&(Net::Host, device.name.clone()));
+                self.links.insert((net, device.inside.clone()), link);
+                Ok(())
+            }
+            Op::ReclaimDevice { device } => {
+                // It may be back already, as the kernel gives it back, under the name that it had there.
+                let place = self.links.iter().find(|(_, link)| link.description == device.mark);
+                let place = place.map(|(place, _)| place.clone());
+                if let Some(mut link) = place.and_then(|place| self.links.remove(&place)) {
+                    link.addresses = device.was.addresses.iter().cloned().collect();
+                    link.description.clone_from(&device.was.alias);
+                    link.up = device.was.up;
+                    self.links.insert((Net::Host, device.name.clone()), link);
+                }
+                Ok(())
+            }
+            Op::CreateResctrl { path } => {
+                need(self.resctrl.insert(path.clone()), || format!("{} is there already", path.display()))
+            }
+            Op::RemoveResctrl { path } => {
+                self.resctrl.remove(path);
+                Ok(())
+            }
+            Op::SetSchemata { path, .. } | Op::JoinResctrl { path } => {
+                need(self.resctrl.contains(path), || format!("there is no {}", path.display()))
+            }
             Op::RouteLoopback { interface } => {
                 self.host_link(interface)?.loopback = true;
                 Ok(())
@@ -666,7 +706,19 @@ impl Machine {
                 Ok(())
             }
             Op::CreateCgroup { path } => self.create_cgroup(path),
-            Op::RemoveCgroup { path } => {
+            Op::CreateUnit { path, .. } => {
+                self.create_cgroup(path)?;
+                // systemd hands every controller down to what it delegates.
+                let list = CONTROLLERS.iter().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ");
+                for (group, what) in &mut self.cgroups {
+                    if path.starts_with(group) && group != path {
+                        what.files.insert(SUBTREE.into(), list.clone());
+                    }
+                }
+                Ok(())
+            }
+            Op::SetUnit { .. } => Ok(()),
+            Op::RemoveCgroup { path } | Op::RemoveUnit { path, .. } => {
                 self.kill_in(path);
                 self.cgroups.retain(|group, _| !group.starts_with(path));
                 Ok(())
@@ -713,9 +765,11 @@ impl Machine {
             }
             Op::AwaitRuntime
             | Op::AttachJail { .. }
+            | Op::NewKeyring { .. }
             | Op::Propagate { .. }
             | Op::MountRoot(_)
             | Op::Mount(_)
+            | Op::Relabel { .. }
             | Op::CreateNode(_)
             | Op::Link { .. }
             | Op::BindConsole
@@ -732,6 +786,7 @@ impl Machine {
             | Op::SetOomScore { .. }
             | Op::SetRlimit { .. }
             | Op::Tune(_)
+            | Op::Confine { .. }
             | Op::SetIds(_)
             | Op::SetCapabilities(_)
             | Op::NoNewPrivileges

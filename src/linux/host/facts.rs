@@ -6,12 +6,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access, getegid, geteuid};
+use oci_spec::runtime::Process;
 
 use crate::bridges::{Bridges, Networks};
 use crate::bundle::Bundle;
 use crate::bundle::pot::{Dns, NetworkKind, Pot, Protocol};
 use crate::error::{Doing, Error, Result};
-use crate::facts::{Base, Cgroup, Facts, Leased, Network, Os, Store};
+use crate::facts::{Base, Cgroup, Facts, Interface, Labels, Leased, Manager, Network, Os, Resctrl, Store};
 use crate::host::Trouble;
 use crate::host::storage::{self, Storage};
 use crate::host::zfs::{self, Datasets};
@@ -69,10 +70,31 @@ pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, store: &Path) -> 
         fscomps,
         datasets,
         mounts: Vec::new(),
+        labels: labels(bundle, None),
+        interfaces: interfaces(bundle).doing(|| "look at the interfaces")?,
+        resctrl: resctrl(bundle, id).doing(|| "look at resctrl")?,
         cgroup: cgroup().doing(|| "read /proc/self/mountinfo")?,
         resolv_conf: if wants_dns { fs::read_to_string("/etc/resolv.conf").ok() } else { None },
         network,
     })
+}
+
+/// The security modules that are switched on, if the bundle, or a process beside its own, names a label of one.
+#[must_use]
+pub fn labels(bundle: &Bundle, process: Option<&Process>) -> Labels {
+    if crate::linux::labels::asked(&bundle.spec, process) { super::labels::there() } else { Labels::default() }
+}
+
+/// The interfaces that the bundle asks for.
+fn interfaces(bundle: &Bundle) -> io::Result<BTreeMap<String, Interface>> {
+    let look = |name: &String| network::look(name).map(|found| found.map(|found| (name.clone(), found))).transpose();
+    crate::linux::network::asked(&bundle.spec).filter_map(look).collect()
+}
+
+/// The resctrl file system, with what is there of the bundle's group.
+pub(super) fn resctrl(bundle: &Bundle, id: &ContainerId) -> io::Result<Option<Resctrl>> {
+    let Some(rdt) = bundle.spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()) else { return Ok(None) };
+    super::resctrl::look(|mount| crate::linux::rdt::group(mount, rdt, id.as_str()))
 }
 
 /// The pot network as it is now.
@@ -290,17 +312,22 @@ pub fn offers() -> Vec<(&'static str, serde_json::Value)> {
     ]
 }
 
+/// Where a file system of a type is mounted.
+pub(super) fn mounted_type(fstype: &str) -> io::Result<Option<PathBuf>> {
+    let text = super::read_text("/proc/self/mountinfo")?;
+    let mounted = text.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        (after.split(' ').next() == Some(fstype)).then(|| before.split(' ').nth(4).map(unescape)).flatten()
+    });
+    Ok(mounted.map(PathBuf::from))
+}
+
 /// The cgroup2 hierarchy, wherever it is mounted (proc_pid_mountinfo(5)), if groups can be made in it.
 ///
 /// # Errors
 /// The kernel's words.
 pub fn cgroup() -> io::Result<Option<Cgroup>> {
-    let text = super::read_text("/proc/self/mountinfo")?;
-    let mounted = text.lines().find_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        after.starts_with("cgroup2 ").then(|| before.split(' ').nth(4).map(unescape)).flatten()
-    });
-    let Some(mount) = mounted.map(PathBuf::from) else { return Ok(None) };
+    let Some(mount) = mounted_type("cgroup2")? else { return Ok(None) };
     let parent = if geteuid().is_root() { mount.clone() } else { own_group(&mount)? };
     let writable =
         access(&parent, AccessFlags::W_OK).is_ok() && access(&parent.join("cgroup.procs"), AccessFlags::W_OK).is_ok();
@@ -309,7 +336,27 @@ pub fn cgroup() -> io::Result<Option<Cgroup>> {
     }
     let controllers = super::read_text(parent.join("cgroup.controllers"))?;
     let controllers = controllers.split_whitespace().map(Into::into).collect();
-    Ok(Some(Cgroup { mount, parent, controllers }))
+    Ok(Some(Cgroup { mount, parent, controllers, systemd: None }))
+}
+
+/// The same, where systemd makes the groups.
+///
+/// # Errors
+/// There is no systemd, or its words.
+pub fn managed() -> Result<Cgroup> {
+    let what = || "look at the groups of systemd";
+    let Some(mount) = mounted_type("cgroup2").doing(what)? else {
+        return Err(Error::operator("there is no cgroup2 hierarchy"));
+    };
+    // Root of a user namespace is a user outside (podman without root calls us so).
+    let whole = super::read_text("/proc/self/uid_map").doing(what)?;
+    let outside = whole.split_whitespace().eq(["0", "0", "4294967295"]);
+    let manager = if geteuid().is_root() && outside { Manager::System } else { Manager::User };
+    let group = super::systemd::group(manager == Manager::User).map_err(|e| Error::operator(what()).because(e))?;
+    let parent = mount.join(group.trim_start_matches('/'));
+    let controllers = super::read_text(parent.join("cgroup.controllers")).doing(what)?;
+    let controllers = controllers.split_whitespace().map(Into::into).collect();
+    Ok(Cgroup { mount, parent, controllers, systemd: Some(manager) })
 }
 
 /// The caller's own group (cgroups(7)).

@@ -18,7 +18,7 @@ use crate::op::{Mount, Node, Op, Root, Spawn};
 
 use super::beneath::{self, Links};
 use super::spawn::{Prepared, namespace_flag};
-use super::{copy, fd, name_of, network, open_path, program, sys};
+use super::{copy, fd, labels, name_of, network, open_path, program, sys};
 
 /// What the child knows while it works.
 pub(super) struct Inside<'a> {
@@ -58,6 +58,8 @@ pub(super) fn cannot(op: &Op) -> Option<String> {
         Op::Propagate { .. }
         | Op::MountRoot(_)
         | Op::Mount(_)
+        | Op::Relabel { .. }
+        | Op::NewKeyring { .. }
         | Op::CreateNode(_)
         | Op::Link { .. }
         | Op::BindConsole
@@ -77,6 +79,7 @@ pub(super) fn cannot(op: &Op) -> Option<String> {
         | Op::SetOomScore { .. }
         | Op::SetRlimit { .. }
         | Op::Tune(_)
+        | Op::Confine { .. }
         | Op::SetIds(_)
         | Op::SetCapabilities(_)
         | Op::NoNewPrivileges
@@ -219,6 +222,9 @@ impl Inside<'_> {
                 self.root = Some(mount_root(root, self.user_namespace)?);
             }
             Op::Mount(mount) => self.mount(mount)?,
+            Op::Relabel { path, label } => {
+                labels::relabel(beneath::find(self.root()?, path, Links::None)?.as_fd(), label)?;
+            }
             Op::CreateNode(node) => self.create_node(node)?,
             Op::Link { path, to } => {
                 let (parent, name) = beneath::parent(self.root()?, path)?;
@@ -245,7 +251,7 @@ impl Inside<'_> {
             Op::SetHostname { name } => nix::unistd::sethostname(name)?,
             Op::SetDomainname { name } => sys::setdomainname(name)?,
             Op::Sysctl { key, value } => program::write_proc(&Path::new("sys").join(key), value)?,
-            Op::Mask { path } => self.mask(path)?,
+            Op::Mask { path, label } => self.mask(path, label.as_deref())?,
             Op::MakeReadonly { path } => self.make_readonly(path)?,
             Op::CreateCwd { path } => {
                 // A read-only image has it, or the process will be told that it has not.
@@ -367,14 +373,16 @@ impl Inside<'_> {
         Ok(())
     }
 
-    fn mask(&self, path: &Path) -> Result<(), Trouble> {
+    fn mask(&self, path: &Path, label: Option<&str>) -> Result<(), Trouble> {
         let target = match beneath::find(self.root()?, path, Links::Inside) {
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(()),
             other => other?,
         };
         if beneath::is_directory(target.as_fd())? {
             let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-            mount(Some("tmpfs"), name_of(target.as_fd()).as_str(), Some("tmpfs"), flags, Some("nr_inodes=2"))?;
+            let context = label.map(|label| format!(",{}", crate::linux::labels::context(label))).unwrap_or_default();
+            let data = format!("nr_inodes=2{context}");
+            mount(Some("tmpfs"), name_of(target.as_fd()).as_str(), Some("tmpfs"), flags, Some(data.as_str()))?;
         } else {
             let null = open_path("/dev/null".as_ref())?;
             let stat = nix::sys::stat::fstat(&null)?;

@@ -5,6 +5,7 @@
 
 mod conntrack;
 pub(super) mod facts;
+mod lend;
 pub(super) mod nft;
 mod sysctl;
 
@@ -28,6 +29,7 @@ use crate::plan::network::{BRIDGES, mac};
 use super::netlink::{Message, Socket, attribute, number, text};
 use super::sys;
 
+pub(super) use lend::{lend, reclaim};
 pub(super) use sysctl::{enable_forwarding, preset_ipv6, route_loopback};
 
 /// `VETH_INFO_PEER` (linux/veth.h).

@@ -16,7 +16,7 @@ use crate::state::{State, Status};
 
 use super::beneath::{self, Links};
 use super::inside::Inside;
-use super::{listener, open_path, sys};
+use super::{labels, listener, open_path, sys};
 
 /// Carries out one of the ops of a process.
 pub(super) fn run(inside: &Inside<'_>, op: &Op) -> Result<(), Trouble> {
@@ -28,6 +28,8 @@ pub(super) fn run(inside: &Inside<'_>, op: &Op) -> Result<(), Trouble> {
             sys::setrlimit(number, *soft, *hard)?;
         }
         Op::Tune(tuning) => tune(tuning)?,
+        Op::NewKeyring { label } => labels::new_keyring(label.as_deref())?,
+        Op::Confine { module, label } => labels::confine(*module, label)?,
         Op::SetIds(ids) => set_ids(ids)?,
         Op::SetCapabilities(sets) => set_capabilities(sets)?,
         Op::NoNewPrivileges => drop(sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)?),

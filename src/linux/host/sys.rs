@@ -363,6 +363,29 @@ pub(crate) fn set_ids(groups: Option<&[libc::gid_t]>, gid: libc::gid_t, uid: lib
     Ok(())
 }
 
+/// A procfs of this pid namespace that is mounted nowhere (fsopen(2), fsmount(2)).
+pub(crate) fn detached_procfs() -> io::Result<OwnedFd> {
+    const FSOPEN_CLOEXEC: c_uint = 1;
+    const FSMOUNT_CLOEXEC: c_uint = 1;
+    const FSCONFIG_CMD_CREATE: c_uint = 6; // include/uapi/linux/mount.h
+    let none = std::ptr::null::<libc::c_char>();
+    // SAFETY: the name lives until the call returns.
+    let fs = owned(unsafe { libc::syscall(libc::SYS_fsopen, c"proc".as_ptr(), FSOPEN_CLOEXEC) })?;
+    // SAFETY: this command takes neither key nor value.
+    cvt(unsafe { libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), FSCONFIG_CMD_CREATE, none, none, 0) })?;
+    const NOSUID_NODEV_NOEXEC: c_uint = 0x2 | 0x4 | 0x8;
+    // SAFETY: no pointers.
+    owned(unsafe { libc::syscall(libc::SYS_fsmount, fs.as_raw_fd(), FSMOUNT_CLOEXEC, NOSUID_NODEV_NOEXEC) })
+}
+
+/// keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`: a new one without a name, which nobody else can have made.
+pub(crate) fn new_session_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1; // include/uapi/linux/keyctl.h
+    let none = std::ptr::null::<libc::c_char>();
+    // SAFETY: without a name the call reads no memory.
+    cvt(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, none) }).map(drop)
+}
+
 /// The type of the file system that `fd` is in.
 pub(crate) fn filesystem(fd: BorrowedFd<'_>) -> io::Result<i64> {
     // SAFETY: statfs is plain integers, for which zero is a value.

@@ -18,6 +18,8 @@ use super::super::netlink::{Message, Socket, attribute, number};
 use super::super::read_text;
 use super::{address, find, octets};
 
+pub(in super::super) use super::lend::look;
+
 /// Index and address of a message behind `struct ifaddrmsg`. IFA_LOCAL is the own one where the link has two ends.
 fn entry(body: &[u8]) -> Option<(u32, IpAddr)> {
     let rest = body.get(8..)?;
