@@ -95,16 +95,16 @@ sid kmod
 sid policy
 sid scmp_packet
 sid devnull
-class process { transition setexec }
+class process { transition dyntransition setexec }
 class file { create entrypoint execute }
 type base_t;
 type pot_t;
 type mine_t;
 role r;
 role r types { base_t pot_t mine_t };
-allow base_t { base_t pot_t }:process { transition setexec };
+allow base_t { base_t pot_t }:process { transition dyntransition setexec };
 allow base_t { base_t mine_t }:file { create entrypoint execute };
-allow pot_t pot_t:process { transition setexec };
+allow pot_t pot_t:process { transition dyntransition setexec };
 allow pot_t base_t:file { entrypoint execute };
 allow pot_t mine_t:file create;
 user u roles r;
