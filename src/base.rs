@@ -39,7 +39,7 @@ pub use directories::Directories;
 pub use error::BaseError;
 pub use fetch::{FetchError, FetchOptions};
 pub use oci::{Image, ImageError, ImageIds, ImageOptions, NoPlatform, Platform};
-pub use pack::{Source, copy, copy_upper, extract, extract_upper, pack, pack_upper};
+pub use pack::{Source, copy, copy_upper, extract, extract_over, extract_upper, pack, pack_over, pack_upper};
 pub use partial::{Partial, sweep as sweep_partial};
 pub(crate) use parts::{Stored, parts};
 pub use progress::{Progress, Quiet};

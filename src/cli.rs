@@ -10,7 +10,7 @@ use clap::{Args, Command, CommandFactory, Parser, Subcommand};
 use tracing::Level;
 
 use crate::error::{Error, Result};
-use crate::host::this;
+use crate::host::{storage, this};
 use crate::log::{Format, Log};
 use crate::verb;
 
@@ -243,7 +243,10 @@ impl Global {
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         let context = Context {
             root: self.root.as_ref().map_or_else(this::facts::default_root, absolute),
-            store: self.store.as_ref().map_or_else(this::facts::default_store, absolute),
+            store: match &self.store {
+                Some(store) if storage::dataset(store).is_some() => store.clone(),
+                other => other.as_ref().map_or_else(this::facts::default_store, absolute),
+            },
             systemd: self.systemd_cgroup || self.cgroup_manager.as_deref() == Some("systemd"),
             cgroups: self.cgroup_manager.as_deref() != Some("disabled"),
         };

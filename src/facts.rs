@@ -49,10 +49,13 @@ pub struct Facts {
     pub store: Store,
     /// The base that the bundle names, if it is there.
     pub base: Option<Base>,
-    /// The snapshot that the root which an earlier container of this id left was cloned from (ZFS, `persistent`); the base
-    /// below the layer that a clone or an import left for it (overlay).
+    /// What the root lies on that an earlier container of this id has left, or a clone or an import for it: the snapshot of
+    /// a base (ZFS), the name of a base (overlay).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<String>,
+    /// Whether directories of the store can have a limit, if the bundle has one (overlay).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quota: bool,
     /// The fscomps that the bundle names, as far as they are there: name to directory.
     pub fscomps: BTreeMap<String, PathBuf>,
     /// The datasets that the bundle names, as far as they are there: name to where they are mounted, if they are.
@@ -157,6 +160,9 @@ pub struct Base {
     pub snapshot: Option<String>,
     /// What it says its release is (`freebsd-version`).
     pub osrelease: Option<String>,
+    /// How many bytes the snapshot shows (ZFS).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub referenced: Option<u64>,
 }
 
 /// The cgroup2 hierarchy.
@@ -350,6 +356,7 @@ impl Facts {
             digest: base.digest.clone(),
             snapshot: None,
             osrelease: (os == Os::Freebsd).then(|| base.release.clone()),
+            referenced: None,
         });
         let mut network = Network::default();
         if os == Os::Linux {
@@ -369,6 +376,7 @@ impl Facts {
             state,
             base,
             kept: None,
+            quota: false,
             fscomps: BTreeMap::new(),
             datasets: pot.datasets.iter().map(|d| (d.dataset.clone(), Some(Path::new("/").join(&d.dataset)))).collect(),
             store: store.clone(),

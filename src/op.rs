@@ -30,16 +30,46 @@ use crate::state::Identity;
 pub enum Op {
     // --- storage of the host -------------------------------------------------------------------------------------
     /// Note that the pot uses a base, so that the base cannot be removed.
-    UseBase { base: PathBuf, id: ContainerId },
-    /// Inverse of [`Op::UseBase`].
-    ReleaseBase { base: PathBuf, id: ContainerId },
+    UseBase {
+        base: PathBuf,
+        id: ContainerId,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        keep: bool,
+    },
+    /// Inverse of [`Op::UseBase`]. `keep`: not if the container was created and is deleted.
+    ReleaseBase {
+        base: PathBuf,
+        id: ContainerId,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        keep: bool,
+    },
     /// Make the pot's own layer of an overlay: `upper`, `work`, `root`, and `owner`, a link to the state directory
-    /// that this layer belongs to (the mark).
-    CreateLayer { path: PathBuf, owner: PathBuf },
-    /// Take up a layer that was left for this pot: by a clone or an import. It stays when the pot goes.
-    TakeUpLayer { path: PathBuf, owner: PathBuf },
-    /// Inverse of [`Op::CreateLayer`]: the layer goes with all that was written to it.
-    RemoveLayer { path: PathBuf, owner: PathBuf },
+    /// that this layer belongs to (the mark). `disk`: bytes that it may hold, by a project quota of its file system.
+    /// `keep`: the base below a layer that outlives its container.
+    CreateLayer {
+        path: PathBuf,
+        owner: PathBuf,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        disk: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        keep: Option<PathBuf>,
+    },
+    /// Take up a layer that was left for this pot: by an earlier container of its id, a clone or an import. It stays when
+    /// the pot goes.
+    TakeUpLayer {
+        path: PathBuf,
+        owner: PathBuf,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        disk: Option<u64>,
+    },
+    /// Inverse of [`Op::CreateLayer`]: the layer goes with all that was written to it. `keep`: not if the container was
+    /// created and is deleted.
+    RemoveLayer {
+        path: PathBuf,
+        owner: PathBuf,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        keep: bool,
+    },
     /// `zfs create`, with properties; `potrun:id` is the mark.
     CreateDataset { dataset: String, properties: BTreeMap<String, String> },
     /// `zfs clone` below a dataset of the pot's own, with which it goes.
@@ -502,13 +532,28 @@ pub enum Family {
 }
 
 impl Op {
+    /// Whether it takes away what outlives a container that was created and is deleted.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        matches!(
+            self,
+            Self::DestroyDataset { keep: true, .. }
+                | Self::RemoveLayer { keep: true, .. }
+                | Self::ReleaseBase { keep: true, .. }
+        )
+    }
+
     /// The op that takes this one back. `None`: nothing outlives the step, or what it changed goes with another op's
     /// object.
     #[must_use]
     pub fn undo(&self) -> Option<Self> {
         Some(match self {
-            Self::UseBase { base, id } => Self::ReleaseBase { base: base.clone(), id: id.clone() },
-            Self::CreateLayer { path, owner } => Self::RemoveLayer { path: path.clone(), owner: owner.clone() },
+            Self::UseBase { base, id, keep } => {
+                Self::ReleaseBase { base: base.clone(), id: id.clone(), keep: *keep }
+            }
+            Self::CreateLayer { path, owner, keep, .. } => {
+                Self::RemoveLayer { path: path.clone(), owner: owner.clone(), keep: keep.is_some() }
+            }
             Self::CreateDataset { dataset, properties } => {
                 let id = properties.get(MARK).and_then(|id| ContainerId::new(id).ok())?;
                 let mountpoint = properties.get("mountpoint").map(PathBuf::from);
@@ -716,10 +761,17 @@ impl Op {
     fn words(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Display;
         match self {
-            Self::UseBase { base, id } => write!(f, "use base {} for {id}", show(base)),
-            Self::ReleaseBase { base, id } => write!(f, "release base {} of {id}", show(base)),
-            Self::CreateLayer { path, .. } => write!(f, "create layer {}", show(path)),
-            Self::TakeUpLayer { path, .. } => write!(f, "take up layer {}", show(path)),
+            Self::UseBase { base, id, .. } => write!(f, "use base {} for {id}", show(base)),
+            Self::ReleaseBase { base, id, .. } => write!(f, "release base {} of {id}", show(base)),
+            Self::CreateLayer { path, disk, keep, .. } => {
+                write!(f, "create layer {}", show(path))?;
+                disk.iter().try_for_each(|bytes| write!(f, ", at most {bytes} bytes"))?;
+                f.write_str(if keep.is_some() { ", to be kept" } else { "" })
+            }
+            Self::TakeUpLayer { path, disk, .. } => {
+                write!(f, "take up layer {}", show(path))?;
+                disk.iter().try_for_each(|bytes| write!(f, ", at most {bytes} bytes"))
+            }
             Self::RemoveLayer { path, .. } => write!(f, "remove layer {}", show(path)),
             Self::CreateDataset { dataset, properties } => {
                 write!(f, "create dataset {dataset}{}", Properties(properties))

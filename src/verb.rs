@@ -126,7 +126,7 @@ fn unmake(host: &mut This, entry: &Entry, made: bool) -> Result<()> {
         }
     }
     for (n, op) in journal.pending() {
-        if made && matches!(op, Op::DestroyDataset { keep: true, .. }) {
+        if made && op.keeps() {
             journal.strike(n).map_err(|e| Error::operator("write the journal").because(e))?;
         }
     }

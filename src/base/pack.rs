@@ -11,7 +11,7 @@
 use super::archive::{ArchiveError, Contents, Kind, Member, Run, shown};
 use super::unpack::sys;
 use super::unpack::{
-    At, MAX_DEPTH, Skipped, UnpackError, UnpackOptions, Unpacked, Unpacker, WHITEOUT, kind_of, open_directory,
+    At, Layers, MAX_DEPTH, Skipped, UnpackError, UnpackOptions, Unpacked, Unpacker, WHITEOUT, kind_of, open_directory,
 };
 use super::{BUFFER, decompress};
 use nix::dir::Dir;
@@ -92,6 +92,39 @@ pub fn pack_upper(from: BorrowedFd<'_>, stream: impl Write) -> Result<Unpacked> 
     Ok(with(sink.done, skipped))
 }
 
+/// Writes what `tree`, a clone of `below`, has over that to `stream` as a layer of an OCI image. What is mounted in the
+/// tree is left out, as are sockets.
+///
+/// # Errors
+/// [`UnpackError`].
+pub fn pack_over(tree: BorrowedFd<'_>, below: BorrowedFd<'_>, stream: impl Write) -> Result<Unpacked> {
+    let mut sink = Packer { builder: tar::Builder::new(stream), done: Unpacked::default() };
+    let (here, there) = (fstat(tree).at("look at", b".")?, fstat(below).at("look at", b".")?);
+    let mut walk = Walk { upper: true, device: Some(here.st_dev), ..Walk::new(&mut sink, false) };
+    let below = open_directory(below, b".").at("open directory", b".")?;
+    walk.compare(tree, b".", b".".to_vec(), &below, !unchanged(&here, &there), 0)?;
+    let skipped = walk.skipped;
+    sink.builder.finish().and_then(|()| sink.builder.get_mut().flush()).at("write", b"the stream")?;
+    Ok(with(sink.done, skipped))
+}
+
+/// Whether what has this status in a clone is what has that one in what it is a clone of: it keeps its number, and every
+/// change sets `ctime`.
+fn unchanged(here: &FileStat, there: &FileStat) -> bool {
+    let what = |status: &FileStat| (status.st_ino, status.st_mode, status.st_ctime, status.st_ctime_nsec);
+    what(here) == what(there)
+}
+
+/// Adds such a layer to a clone of the base that it lies on.
+///
+/// # Errors
+/// [`UnpackError`]; what was unpacked so far is left.
+pub fn extract_over(stream: impl Read, to: BorrowedFd<'_>, options: &UnpackOptions) -> Result<Unpacked> {
+    let mut layers = Layers::over(to, options)?;
+    layers.add(decompress(stream)?)?;
+    layers.finish()
+}
+
 /// Unpacks such a layer into an empty directory that becomes the upper one of an overlay.
 ///
 /// # Errors
@@ -125,6 +158,8 @@ struct Walk<'s, S> {
     sparse: bool,
     /// Whether it is the upper directory of an overlay, of which the sink gets whiteouts.
     upper: bool,
+    /// The device of the tree, where what is mounted in it is left out.
+    device: Option<libc::dev_t>,
     root: bool,
     /// Files with several names, and the first of them that was met.
     links: HashMap<(libc::dev_t, libc::ino_t), Vec<u8>>,
@@ -139,6 +174,7 @@ impl<'s, S: Sink> Walk<'s, S> {
             sink,
             sparse,
             upper: false,
+            device: None,
             root,
             links: HashMap::new(),
             skipped: Skipped::default(),
@@ -166,6 +202,9 @@ impl<'s, S: Sink> Walk<'s, S> {
             Err(Errno::ENOENT) if depth > 0 => return Ok(()),
             other => other.at("look at", &path)?,
         };
+        if self.device.is_some_and(|device| device != status.st_dev) {
+            return Ok(());
+        }
         let kind = kind_of(&status);
         let mut member = member(&status, path);
         if self.upper && kind == SFlag::S_IFCHR && status.st_rdev == 0 {
@@ -216,19 +255,54 @@ impl<'s, S: Sink> Walk<'s, S> {
             self.skipped.kernel += 1;
             return Ok(());
         }
-        let mut listing = Dir::from_fd(dir.try_clone().at("open", &member.path)?.into()).at("list", &member.path)?;
-        let mut names = Vec::new();
-        for entry in listing.iter() {
-            let entry = entry.at("list", &member.path)?;
-            let name = entry.file_name().to_bytes();
-            if !matches!(name, b"." | b"..") {
-                names.push(name.to_vec());
-            }
-        }
-        drop(listing);
-        names.sort_unstable();
-        for name in names {
+        for name in names(&dir, &member.path)? {
             self.visit(dir.as_fd(), &name, [member.path.as_slice(), b"/", &name].concat(), depth + 1)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what is other than `below` in the directory `name` of `parent`; itself, too, where `changed`.
+    fn compare(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        path: Vec<u8>,
+        below: &File,
+        changed: bool,
+        depth: usize,
+    ) -> Result<()> {
+        if depth > MAX_DEPTH {
+            let why = format!("it lies deeper than {MAX_DEPTH} directories");
+            return Err(UnpackError::Refused { member: shown(&path), why });
+        }
+        let dir = open_directory(parent, name).at("open directory", &path)?;
+        if changed {
+            let mut member = member(&fstat(&dir).at("look at", &path)?, path.clone());
+            member.kind = Kind::Directory;
+            member.attributes = self.attributes(&dir, &path)?;
+            self.sink.take(&member, &mut Nothing)?;
+        }
+        let (here, there) = (names(&dir, &path)?, names(below, &path)?);
+        for name in there.iter().filter(|name| here.binary_search(name).is_err()) {
+            self.whiteout(&[path.as_slice(), b"/", name].concat())?;
+        }
+        for name in here {
+            let path = [path.as_slice(), b"/", &name].concat();
+            let status = fstatat(&dir, name.as_slice(), AtFlags::AT_SYMLINK_NOFOLLOW).at("look at", &path)?;
+            let old = match fstatat(below, name.as_slice(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Err(Errno::ENOENT) => None,
+                other => Some(other.at("look at", &path)?),
+            };
+            let changed = old.is_none_or(|old| !unchanged(&status, &old));
+            match (kind_of(&status), old.as_ref().map(kind_of)) {
+                _ if self.device != Some(status.st_dev) => {}
+                (SFlag::S_IFDIR, Some(SFlag::S_IFDIR)) => {
+                    let below = open_directory(below.as_fd(), &name).at("open directory", &path)?;
+                    self.compare(dir.as_fd(), &name, path, &below, changed, depth + 1)?;
+                }
+                _ if changed => self.visit(dir.as_fd(), &name, path, depth + 1)?,
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -313,6 +387,21 @@ impl<'s, S: Sink> Walk<'s, S> {
         }
         Ok(all)
     }
+}
+
+/// What is in a directory, in order.
+fn names(dir: &File, path: &[u8]) -> Result<Vec<Vec<u8>>> {
+    let mut listing = Dir::from_fd(open_directory(dir.as_fd(), b".").at("open", path)?.into()).at("list", path)?;
+    let mut names = Vec::new();
+    for entry in listing.iter() {
+        let entry = entry.at("list", path)?;
+        let name = entry.file_name().to_bytes();
+        if !matches!(name, b"." | b"..") {
+            names.push(name.to_vec());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// What a status says of a member.

@@ -48,6 +48,16 @@ pub(crate) fn parts(file: &File) -> Result<Vec<Stored>, UnpackError> {
 }
 
 impl Stored {
+    /// The archive, standing where this file begins: for whoever knows himself where it ends.
+    ///
+    /// # Errors
+    /// The kernel's words.
+    pub(crate) fn here(&self, file: &File) -> io::Result<File> {
+        let mut file = file.try_clone()?;
+        file.seek(SeekFrom::Start(self.at))?;
+        Ok(file)
+    }
+
     /// Lets `take` read it, and says whether it is still what it was.
     ///
     /// # Errors

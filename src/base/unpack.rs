@@ -225,6 +225,11 @@ impl<'o> Layers<'o> {
         Ok(Self { unpacker: Unpacker::new(tree, options)?, read: 0 })
     }
 
+    /// Into `tree`, which has the layers below, and an owner and a mode of its own.
+    pub(super) fn over(tree: BorrowedFd<'_>, options: &'o UnpackOptions) -> Result<Self> {
+        Ok(Self { unpacker: Unpacker::into_files(tree, options)?, read: 0 })
+    }
+
     /// Unpacks one more layer, and reads the stream to its end.
     pub(super) fn add(&mut self, archive: impl BufRead) -> Result<()> {
         self.unpacker.upon = Upon::Layers(Layer::default());

@@ -78,7 +78,7 @@ fn public() -> Value {
 fn golden_plan_of_a_public_bridge() {
     let golden = "\
 create dataset zroot/pot/jails/web1 (mountpoint=/opt/pot/jails/web1,potrun:id=web1,potrun:state=/var/run/potrun/web1)
-clone dataset zroot/pot/bases/14.3-RELEASE@potrun to zroot/pot/jails/web1/m (mountpoint=/opt/pot/jails/web1/m,potrun:id=web1,quota=1073741824)
+clone dataset zroot/pot/bases/14.3-RELEASE@potrun to zroot/pot/jails/web1/m (mountpoint=/opt/pot/jails/web1/m,potrun:id=web1,refquota=1073741824)
 write /etc/resolv.conf below /opt/pot/jails/web1/m, mode 0644: nameserver 192.0.2.1
 publish names, seen in /var/run/potrun.hosts/pb-public/all/hosts: 10.192.0.3 web1 web1.example.org; fd70:6f74::2 web1 web1.example.org
 link /etc/hosts below /opt/pot/jails/web1/m to /etc/potrun/hosts

@@ -4,16 +4,33 @@
 //! volumes and bases is then done by the driver: datasets ([`Datasets`]), or directories.
 
 use std::fs::{self, DirBuilder};
-use std::io;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use crate::base::Bases;
-use crate::error::{Error, Result};
+use crate::base::{self, Bases, UnpackError, UnpackOptions, Unpacked};
+use crate::error::Error;
 use crate::facts::Store;
+use crate::files::Changed;
 use crate::id::ContainerId;
+use crate::state::Record;
 
 use super::zfs::Datasets;
+use super::{Trouble, this};
+
+/// What is left for a container that is still to come.
+#[derive(Clone, Copy, Debug)]
+pub struct Left<'a> {
+    /// The container.
+    pub id: &'a ContainerId,
+    /// Its state directory, which is not there yet.
+    pub owner: &'a Path,
+    /// The base that its root lies on.
+    pub base: &'a str,
+    /// Bytes that it may have over its base.
+    pub disk: Option<u64>,
+}
 
 /// Where bases, volumes and pots are kept.
 #[derive(Clone, Debug)]
@@ -62,7 +79,7 @@ impl Storage {
     ///
     /// # Errors
     /// The driver is another one.
-    pub fn needs_datasets(&self, what: &str) -> Result<Datasets> {
+    pub fn needs_datasets(&self, what: &str) -> Result<Datasets, Error> {
         let why = || format!("the store is {}: {}", self.directory.display(), self.why);
         self.datasets()
             .ok_or_else(|| Error::caller(format!("{what} needs a ZFS store: directories cannot do this")).hint(why()))
@@ -131,11 +148,86 @@ impl Storage {
         self.directory.join("fscomps")
     }
 
+    /// Whether something is kept for the container `id`: of an earlier one, or left by a clone or an import.
+    ///
+    /// # Errors
+    /// The kernel's or zfs(8)'s words.
+    pub fn has_left(&self, id: &ContainerId) -> Result<bool, Trouble> {
+        match self.datasets() {
+            Some(datasets) => datasets.has_pot(id),
+            None => Ok(this::files::has_layer(&self.directory, id)?),
+        }
+    }
+
+    /// Leaves for a container that is still to come what the pot of `record` has now.
+    ///
+    /// # Errors
+    /// The kernel's or zfs(8)'s words; then there is nothing new.
+    pub fn clone_pot(&self, record: &Record, left: &Left<'_>) -> Result<(), Trouble> {
+        match self.datasets() {
+            Some(datasets) => datasets.clone_pot(&record.id, left),
+            None => {
+                let upper = this::files::own_layer(record)?;
+                let options = UnpackOptions { allow_devices: true, ..UnpackOptions::default() };
+                this::files::leave_layer(&self.directory, left, |to| {
+                    Ok(base::copy_upper(upper.as_fd(), to, &options).map(drop)?)
+                })
+            }
+        }
+    }
+
+    /// Writes what a pot has over its base as a layer of an OCI image.
+    ///
+    /// # Errors
+    /// The kernel's words.
+    pub fn pack_pot(&self, record: &Record, base: &str, to: impl Write) -> Result<Unpacked, Trouble> {
+        match self.datasets() {
+            Some(datasets) => Ok(datasets.pack_pot(&record.id, base, to)?),
+            None => Ok(base::pack_upper(this::files::own_layer(record)?.as_fd(), to)?),
+        }
+    }
+
+    /// Leaves such a layer for a container that is still to come.
+    ///
+    /// # Errors
+    /// The kernel's or zfs(8)'s words, or what is wrong with the layer; then there is nothing new.
+    pub fn unpack_pot(
+        &self,
+        left: &Left<'_>,
+        read: impl FnOnce(&mut dyn FnMut(&mut dyn Read) -> Result<Unpacked, UnpackError>) -> Result<Unpacked, UnpackError>,
+    ) -> Result<Unpacked, Trouble> {
+        // No device nodes: whoever made the file could name any disk of this host.
+        let options = UnpackOptions::default();
+        let mut done = Unpacked::default();
+        match self.datasets() {
+            Some(datasets) => datasets.leave_pot(left, |to| {
+                done = read(&mut |input| base::extract_over(input, to, &options))?;
+                Ok(())
+            }),
+            None => this::files::leave_layer(&self.directory, left, |to| {
+                done = read(&mut |input| base::extract_upper(input, to, &options))?;
+                Ok(())
+            }),
+        }?;
+        Ok(done)
+    }
+
+    /// What has changed in a pot since it was cloned from its base, create's own work included.
+    ///
+    /// # Errors
+    /// The kernel's or zfs(8)'s words.
+    pub fn changes(&self, record: &Record) -> Result<Vec<Changed>, Trouble> {
+        match self.datasets() {
+            Some(datasets) => datasets.changes(&record.id),
+            None => this::files::changes(record),
+        }
+    }
+
     /// Destroys what outlived the container `id`. Whether there was something.
     ///
     /// # Errors
     /// zfs(8)'s words.
-    pub fn forget(&self, id: &ContainerId) -> Result<bool> {
+    pub fn forget(&self, id: &ContainerId) -> Result<bool, Error> {
         let done = self.datasets().map(|datasets| datasets.forget(id)).transpose();
         let done = done.map_err(|e| Error::operator(format!("destroy what {id} left")).because(e))?;
         Ok(done.unwrap_or(false))

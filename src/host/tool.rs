@@ -2,6 +2,7 @@
 //!
 //! An absolute path, an environment of exactly what is given, stderr kept for the error.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -109,15 +110,37 @@ pub fn filter(tool: &Tool<'_>) -> Result<Vec<u8>, ToolError> {
     work(tool, Stdio::inherit())
 }
 
+/// The same with a file, from where that stands, as its stdin.
+///
+/// # Errors
+/// It cannot be started, takes too long, or fails.
+pub fn from_file(tool: &Tool<'_>, file: &File) -> Result<Vec<u8>, ToolError> {
+    let file = file.try_clone().map_err(|source| ToolError::Start { path: tool.path.to_path_buf(), source })?;
+    work(tool, file.into())
+}
+
+/// Runs `tool` to its end; what it writes to stdout goes to `to`.
+///
+/// # Errors
+/// It cannot be started, takes too long, or fails; or `to` does.
+pub fn to_writer(tool: &Tool<'_>, to: &mut impl Write) -> Result<(), ToolError> {
+    attend(tool, Stdio::null(), to)
+}
+
 fn work(tool: &Tool<'_>, stdin: Stdio) -> Result<Vec<u8>, ToolError> {
+    let mut stdout = Vec::new();
+    attend(tool, stdin, &mut stdout).map(|()| stdout)
+}
+
+fn attend(tool: &Tool<'_>, stdin: Stdio, stdout: &mut impl Write) -> Result<(), ToolError> {
     let path = || tool.path.to_path_buf();
     let mut child = start(tool, stdin).map_err(|source| ToolError::Start { path: path(), source })?;
     let deadline = tool.timeout.map(|timeout| Instant::now() + timeout);
-    let talked = talk(&mut child, tool.input, deadline);
+    let talked = talk(&mut child, tool.input, deadline, stdout);
     match talked {
-        Ok(Some((stdout, stderr))) => {
+        Ok(Some(stderr)) => {
             let status = child.wait().map_err(|source| ToolError::Talk { path: path(), source })?;
-            if status.success() { Ok(stdout) } else { Err(ToolError::Failed { path: path(), status, stderr }) }
+            if status.success() { Ok(()) } else { Err(ToolError::Failed { path: path(), status, stderr }) }
         }
         Ok(None) => {
             end(&mut child);
@@ -156,13 +179,18 @@ fn end(child: &mut Child) {
     }
 }
 
-/// Feeds stdin and collects stdout and stderr until the program ends. `None` when the deadline passes.
+/// Feeds stdin, passes stdout on and collects stderr until the program ends. `None` when the deadline passes.
 ///
 /// The end is that of the process, not of its pipes: a hook may leave a child behind that keeps them.
-fn talk(child: &mut Child, input: &[u8], deadline: Option<Instant>) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
+fn talk(
+    child: &mut Child,
+    input: &[u8],
+    deadline: Option<Instant>,
+    out: &mut impl Write,
+) -> io::Result<Option<Vec<u8>>> {
     let mut stdin = child.stdin.take();
     let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
-    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut err = Vec::new();
     let mut rest = input;
     let watch = crate::host::this::Watch::process(child.id())?;
     loop {
@@ -183,10 +211,13 @@ fn talk(child: &mut Child, input: &[u8], deadline: Option<Instant>) -> io::Resul
             fds[0].any().unwrap_or(false)
         };
         feed(&mut stdin, &mut rest)?;
-        drain(&mut stdout, &mut out, usize::MAX)?;
-        drain(&mut stderr, &mut err, KEEP)?;
+        drain(&mut stdout, |bytes| out.write_all(bytes))?;
+        drain(&mut stderr, |bytes| {
+            err.extend_from_slice(&bytes[..bytes.len().min(KEEP.saturating_sub(err.len()))]);
+            Ok(())
+        })?;
         if ended {
-            return Ok(Some((out, err)));
+            return Ok(Some(err));
         }
     }
 }
@@ -212,9 +243,9 @@ fn feed(stdin: &mut Option<std::process::ChildStdin>, rest: &mut &[u8]) -> io::R
     Ok(())
 }
 
-/// Reads what is in a pipe now and keeps the first `most` bytes; forgets the pipe at its end.
-fn drain(pipe: &mut Option<impl Read + AsFd>, to: &mut Vec<u8>, most: usize) -> io::Result<()> {
-    let mut buffer = [0; 4096];
+/// Takes what is in a pipe now; forgets the pipe at its end.
+fn drain(pipe: &mut Option<impl Read + AsFd>, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    let mut buffer = [0; 65536]; // as much as a pipe holds (pipe(7))
     while let Some(open) = pipe {
         let mut fds = [PollFd::new(open.as_fd(), PollFlags::POLLIN)];
         if poll(&mut fds, PollTimeout::ZERO)? == 0 {
@@ -222,7 +253,7 @@ fn drain(pipe: &mut Option<impl Read + AsFd>, to: &mut Vec<u8>, most: usize) -> 
         }
         match open.read(&mut buffer)? {
             0 => *pipe = None,
-            n => to.extend_from_slice(&buffer[..n.min(most.saturating_sub(to.len()))]),
+            n => take(&buffer[..n])?,
         }
     }
     Ok(())

@@ -2,14 +2,18 @@
 
 mod bases;
 mod fscomps;
+pub mod pots;
 pub mod snapshots;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{Flock, FlockArg};
+
 use crate::facts::Base;
-use crate::files::Changed;
+use crate::files::{Change, Changed};
 use crate::host::Trouble;
 use crate::host::tool::{self, Output, Tool, ToolError};
 use crate::id::ContainerId;
@@ -67,14 +71,24 @@ impl Datasets {
     /// zfs(8)'s words.
     pub fn changes(&self, id: &ContainerId) -> Result<Vec<Changed>, Trouble> {
         let dataset = format!("{}/jails/{}/m", self.store, component(id));
-        let found = zfs(&words(&["get", "-H", "-o", "value", "origin,mountpoint", &dataset]))?;
-        let (origin, top) = found.trim_end().split_once('\n').ok_or("zfs(8) says nothing of its root")?;
+        let columns = format!("origin,mountpoint,{}", pots::LIES_ON);
+        let found = zfs(&words(&["get", "-H", "-o", "value", &columns, &dataset]))?;
+        let [origin, top, lies_on] = found.lines().collect::<Vec<_>>()[..] else {
+            return Err("zfs(8) says nothing of its root".into());
+        };
+        let origin = if lies_on == "-" { origin } else { lies_on };
         let told = zfs(&words(&["diff", "-H", "-t", origin, &dataset]))?;
-        told.lines().try_fold(Vec::new(), |mut all, line| {
-            let changed = changes::read(line, top).ok_or_else(|| format!("zfs diff says {line:?}"))?;
-            all.extend(changed);
-            Ok(all)
-        })
+        let mut all: BTreeMap<PathBuf, Changed> = BTreeMap::new();
+        for line in told.lines() {
+            for one in changes::read(line, top).ok_or_else(|| format!("zfs diff says {line:?}"))? {
+                // What is another thing under the same name is told as gone and as new.
+                let kind = if all.contains_key(&one.path) { Change::Changed } else { one.kind };
+                let at = all.get(&one.path).map_or(one.at, |other| other.at.max(one.at));
+                all.insert(one.path.clone(), Changed { kind, at, ..one });
+            }
+        }
+        all.remove(Path::new("/"));
+        Ok(all.into_values().collect())
     }
 }
 
@@ -109,10 +123,20 @@ pub(crate) fn destroy(dataset: &str, id: &ContainerId, mountpoint: Option<&Path>
         Err(e) if missing(&e) => {}
         Err(e) => return Err(e.into()),
         Ok(mark) if mark.trim() != id.as_str() => return Ok(()),
-        Ok(_) => match zfs(&words(&["destroy", "-r", "-f", dataset])) {
-            Err(e) if missing(&e) => {}
-            other => drop(other?),
-        },
+        Ok(_) => {
+            let destroy = || zfs(&words(&["destroy", "-r", "-f", dataset]));
+            let destroyed = match destroy() {
+                Err(e) if e.to_string().contains("dependent clones") => {
+                    pots::release_clones(dataset)?;
+                    destroy()
+                }
+                other => other,
+            };
+            match destroyed {
+                Err(e) if missing(&e) => {}
+                other => drop(other?),
+            }
+        }
     }
     match mountpoint.map(std::fs::remove_dir) {
         Some(Err(e)) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => Err(e.into()),
@@ -137,19 +161,26 @@ impl Datasets {
         Self { store: store.into(), path }
     }
 
-    /// The snapshot that the root of a persistent pot was cloned from, if an earlier container of this id left one.
+    /// The snapshot of the base that the root lies on which an earlier container of this id left, or a clone or an import
+    /// for it.
     ///
     /// # Errors
     /// It is not mounted, or zfs(8)'s words.
     pub fn kept(&self, id: &ContainerId) -> Result<Option<String>, Trouble> {
+        // Its mountpoint is made with it, and goes with it: most have none, and zfs(8) need not be asked.
+        if !self.path.join("jails").join(component(id)).exists() {
+            return Ok(None);
+        }
         let dataset = self.pot(id);
         if !is_kept(&dataset, id)? {
             return Ok(None);
         }
         let root = format!("{dataset}/m");
-        let found = zfs(&words(&["get", "-H", "-o", "value", "mounted,origin", &root]))?;
-        match found.trim_end().split_once('\n') {
-            Some(("yes", origin)) => Ok(Some(origin.into())),
+        let columns = format!("mounted,origin,{}", pots::LIES_ON);
+        let found = zfs(&words(&["get", "-H", "-o", "value", &columns, &root]))?;
+        match found.lines().collect::<Vec<_>>()[..] {
+            ["yes", origin, "-"] => Ok(Some(origin.into())),
+            ["yes", _, lies_on] => Ok(Some(lies_on.into())),
             _ => Err(format!("{root} is kept for {id} and is not mounted: zfs mount {root}").into()),
         }
     }
@@ -173,6 +204,9 @@ impl Datasets {
     /// # Errors
     /// zfs(8)'s words.
     pub fn sweep(&self, root: &Path) -> Result<Vec<PathBuf>, Trouble> {
+        let Ok(dir) = File::open(self.path.join("jails")) else { return Ok(Vec::new()) };
+        // Somebody clones or imports: what is not done is theirs.
+        let Ok(_lock) = Flock::lock(dir, FlockArg::LockExclusiveNonblock) else { return Ok(Vec::new()) };
         let jails = format!("{}/jails", self.store);
         let columns = format!("name,{MARK},{STATE},{KEEP}");
         let listed = match zfs(&words(&["list", "-H", "-d", "1", "-t", "filesystem", "-o", &columns, &jails])) {
@@ -190,6 +224,7 @@ impl Datasets {
                 swept.push(name.into());
             }
         }
+        swept.extend(self.sweep_snapshots()?);
         Ok(swept)
     }
 
@@ -205,7 +240,7 @@ impl Datasets {
     /// zfs(8)'s words.
     pub fn base(&self, name: &str) -> Result<Option<(Base, PathBuf)>, Trouble> {
         let dataset = format!("{}/bases/{name}", self.store);
-        let columns = format!("name,{DIGEST},mountpoint");
+        let columns = format!("name,{DIGEST},mountpoint,referenced");
         let args = ["list", "-H", "-p", "-d", "1", "-t", "filesystem,snapshot", "-o", &columns, &dataset];
         let listed = match zfs(&words(&args)) {
             Err(e) if missing(&e) => return Ok(None),
@@ -213,7 +248,12 @@ impl Datasets {
         };
         let found = crate::zfs::base(&listed, &dataset);
         Ok(found.map(|found| {
-            let base = Base { digest: found.digest, snapshot: found.snapshot, osrelease: None };
+            let base = Base {
+                digest: found.digest,
+                snapshot: found.snapshot,
+                osrelease: None,
+                referenced: found.referenced,
+            };
             (base, found.mountpoint.into())
         }))
     }

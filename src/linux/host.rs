@@ -18,6 +18,7 @@ mod netlink;
 mod network;
 pub mod process;
 mod program;
+mod quota;
 mod resctrl;
 mod spawn;
 mod sys;
@@ -114,11 +115,11 @@ impl Default for LinuxHost {
 impl Host for LinuxHost {
     fn run(&mut self, op: &Op) -> Result<(), Trouble> {
         match op {
-            Op::UseBase { base, id } => layer::use_base(base, id)?,
-            Op::ReleaseBase { base, id } => layer::release_base(base, id)?,
-            Op::CreateLayer { path, owner } => layer::create(path, owner)?,
-            Op::TakeUpLayer { path, owner } => layer::take_up(path, owner)?,
-            Op::RemoveLayer { path, owner } => layer::remove(path, owner)?,
+            Op::UseBase { base, id, .. } => layer::use_base(base, id)?,
+            Op::ReleaseBase { base, id, .. } => layer::release_base(base, id)?,
+            Op::CreateLayer { path, owner, disk, keep } => layer::create(path, owner, *disk, keep.as_deref())?,
+            Op::TakeUpLayer { path, owner, disk } => layer::take_up(path, owner, *disk)?,
+            Op::RemoveLayer { path, owner, .. } => layer::remove(path, owner)?,
             Op::CreateDataset { dataset, properties } => zfs::create(dataset, properties)?,
             Op::CloneDataset { snapshot, dataset, properties } => zfs::clone(snapshot, dataset, properties)?,
             Op::DestroyDataset { dataset, id, mountpoint, .. } => zfs::destroy(dataset, id, mountpoint.as_deref())?,

@@ -209,9 +209,6 @@ fn refuse(draft: &mut Draft<'_>, linux: Option<&Linux>, pot: Option<&Pot>) {
         }
     }
     if let Some(pot) = pot {
-        if pot.persistent && matches!(draft.facts.store, Store::Overlay { .. }) {
-            draft.not_yet("/pot/persistent");
-        }
         if pot.start_at_boot {
             draft.note("/pot/startAtBoot: who starts pots at boot reads it");
         }
@@ -356,20 +353,26 @@ fn root(draft: &mut Draft<'_>, pot: Option<&Pot>) -> (Vec<Op>, Root, PathBuf) {
     };
     match &draft.facts.store {
         Store::Overlay { path } => {
-            if pot.limits.disk.is_some() {
-                draft.refuse("/pot/limits/disk", "needs a ZFS store: directories have no quota");
+            let disk = pot.limits.disk;
+            if disk.is_some() && !draft.facts.quota {
+                let what = "needs a ZFS store, or one on a file system that keeps project quotas (prjquota; as root)";
+                draft.refuse("/pot/limits/disk", what);
             }
             let base = path.join("bases").join(&base.release);
             let layer = path.join("pots").join(id.as_str());
             let owner = draft.facts.state.join(id.as_str());
             // The layer first: a note of a pot without a layer is one that gc removes.
-            let ops = vec![Op::CreateLayer { path: layer.clone(), owner }, Op::UseBase { base: base.clone(), id }];
+            let keep = pot.persistent.then(|| base.clone());
+            let ops = vec![
+                Op::CreateLayer { path: layer.clone(), owner: owner.clone(), disk, keep },
+                Op::UseBase { base: base.clone(), id, keep: pot.persistent },
+            ];
             let rootfs = layer.join("root");
             let ops = match draft.facts.kept.clone() {
                 None => ops,
                 Some(kept) => {
                     take_up(draft, &kept, &layer);
-                    vec![Op::TakeUpLayer { path: layer.clone(), owner: draft.facts.state.join(draft.id.as_str()) }]
+                    vec![Op::TakeUpLayer { path: layer.clone(), owner, disk }]
                 }
             };
             (ops, Root::Overlay { lower: base.join("tree"), layer }, rootfs)

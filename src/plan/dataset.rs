@@ -18,13 +18,13 @@ const MAX_DATASET: usize = 255;
 /// made (`canmount` is on where nobody says otherwise), at mountpoints that are said and not inherited, so that they
 /// are where the plan says.
 ///
-/// A persistent pot takes up what an earlier container of its id left.
+/// What an earlier container of its id has left, or a clone or an import for it, is taken up.
 pub fn clone(draft: &mut Draft<'_>, pot: &Pot) -> (Vec<Op>, PathBuf) {
     let Store::Zfs { dataset, path } = draft.facts.store.clone() else {
         draft.refuse("/pot/base", "needs a ZFS store");
         return (Vec::new(), PathBuf::new());
     };
-    let quota = quota(draft, &pot.limits);
+    quota(draft, &pot.limits);
     let base = draft.facts.base.clone();
     let Some(snapshot) = base.as_ref().and_then(|base| base.snapshot.clone()) else {
         if base.is_some() {
@@ -41,11 +41,11 @@ pub fn clone(draft: &mut Draft<'_>, pot: &Pot) -> (Vec<Op>, PathBuf) {
     if let Some(origin) = draft.facts.kept.clone() {
         let of = |snapshot: &str| snapshot.split('@').next().map(String::from);
         if of(&origin) == of(&snapshot) {
-            draft.note(format!("root: {root} is taken up as an earlier {} left it", draft.id));
+            draft.note(format!("root: {root} is taken up as it was left for {}", draft.id));
         } else {
             let id = draft.id;
             let what =
-                format!("{root} is kept, a clone of {origin}: first potrun delete --data {id}, or name its base");
+                format!("{root} is kept, over {origin}: first potrun delete --data {id}, or name its base");
             draft.refuse("/pot/base/release", what);
         }
         return (Vec::new(), rootfs);
@@ -58,7 +58,9 @@ pub fn clone(draft: &mut Draft<'_>, pot: &Pot) -> (Vec<Op>, PathBuf) {
         ])
     };
     let mut of_root = properties(&rootfs);
-    of_root.extend(quota);
+    // refquota counts all that the root shows, what it shares with its base included (zfsprops(7)).
+    let shared = base.and_then(|base| base.referenced).unwrap_or(0);
+    of_root.extend(pot.limits.disk.map(|bytes| ("refquota".to_string(), shared.saturating_add(bytes).to_string())));
     let state = draft.facts.state.join(draft.id.as_str());
     let mut of_pot = properties(&path);
     of_pot.insert(STATE.into(), state.display().to_string());
@@ -70,12 +72,9 @@ pub fn clone(draft: &mut Draft<'_>, pot: &Pot) -> (Vec<Op>, PathBuf) {
     (ops, rootfs)
 }
 
-/// The quota of the pot's own dataset. `quota` counts what a clone does not share with its base; `refquota` would
-/// count the base, too (zfsprops(7)).
-pub fn quota(draft: &mut Draft<'_>, limits: &Limits) -> Option<(String, String)> {
-    let bytes = limits.disk?;
-    if draft.bundle.pot.as_ref().is_none_or(|pot| pot.base.is_none()) {
+/// Refuses a quota of what is no dataset of the pot's own.
+pub fn quota(draft: &mut Draft<'_>, limits: &Limits) {
+    if limits.disk.is_some() && draft.bundle.pot.as_ref().is_none_or(|pot| pot.base.is_none()) {
         draft.refuse("/pot/limits/disk", "needs a base: only what is cloned from one is a dataset of its own");
     }
-    Some(("quota".into(), bytes.to_string()))
 }

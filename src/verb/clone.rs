@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::base::{Source, UnpackOptions, copy, copy_upper, remove_tree};
+use crate::base::{Source, UnpackOptions, copy, remove_tree};
 use crate::bundle::Bundle;
 use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result};
+use crate::host::storage::Left;
 use crate::host::this;
 use crate::id::ContainerId;
 use crate::state::{Record, Status};
@@ -43,21 +44,21 @@ impl cli::Run for Clone {
         free(context, &new)?;
         let dir = self.bundle.clone().unwrap_or_else(|| new.as_str().into());
         let mut made = NewBundle::make(&dir)?;
-        let options = UnpackOptions { allow_devices: true, ..UnpackOptions::default() };
         let base = bundle.pot.as_ref().and_then(|pot| pot.base.as_ref());
         if let Some(base) = base {
-            let upper = this::files::own_layer(&record)
-                .map_err(|e| Error::operator("look for what the pot has of its own").because(e))?;
-            this::files::leave_layer(&context.store, &context.root, &base.release, &new, |to| {
-                Ok(copy_upper(upper.as_fd(), to, &options).map(drop)?)
-            })
-            .map_err(|e| Error::operator(format!("leave a layer for {new}")).because(e))?;
+            let owner = context.root.join(new.as_str());
+            let disk = bundle.pot.as_ref().and_then(|pot| pot.limits.disk);
+            let left = Left { id: &new, owner: &owner, base: &base.release, disk };
+            this::facts::storage(&context.store)
+                .clone_pot(&record, &left)
+                .map_err(|e| Error::operator(format!("leave its data for {new}")).because(e))?;
             made.write_for(&bundle.config, context, &new)?;
         } else {
             let (name, from) = rootfs(&bundle)?;
             let from = fs::File::open(&from).doing(|| format!("open {}", from.display()))?;
             let to = made.directory(&name)?;
             let source = Source { dir: from.as_fd(), name: b".", to: b"." };
+            let options = UnpackOptions { allow_devices: true, ..UnpackOptions::default() };
             copy(source, to.as_fd(), &options).map_err(|e| Error::operator("copy the root").because(e))?;
             made.write(&bundle.config)?;
         }
@@ -84,8 +85,8 @@ pub(super) fn free(context: &Context, id: &ContainerId) -> Result<()> {
     if Store::at(&context.root).find(id).is_ok() {
         return Err(Error::caller(format!("container {id} exists")));
     }
-    let left = this::files::has_layer(&context.store, id).doing(|| format!("look for what {id} left"))?;
-    if left {
+    let left = this::facts::storage(&context.store).has_left(id);
+    if left.map_err(|e| Error::operator(format!("look for what {id} left")).because(e))? {
         let error = Error::caller(format!("there is data of {id} already"));
         return Err(error.hint(format!("potrun delete --data {id} removes it")));
     }

@@ -59,7 +59,7 @@ impl cli::Run for Diff {
             let error = Error::caller("it has no base: what its root held at create is not known");
             return Err(error.hint("only pots with /pot/base can be compared"));
         }
-        let told: Vec<Told> = changes(&bundle, &record, &id)?
+        let told: Vec<Told> = changes(context, &bundle, &record)?
             .into_iter()
             .map(|(kind, path)| Told { kind: kind.letter(), path: path.to_string_lossy().into_owned() })
             .collect();
@@ -77,10 +77,11 @@ impl cli::Run for Diff {
 }
 
 /// What has changed, by path, without what create itself has made and nobody has touched since.
-fn changes(bundle: &Bundle, record: &Record, id: &ContainerId) -> Result<Vec<(Change, PathBuf)>> {
-    let made = made(bundle, record, id);
+fn changes(context: &Context, bundle: &Bundle, record: &Record) -> Result<Vec<(Change, PathBuf)>> {
+    let made = made(bundle, record, &record.id);
     let created = humantime::parse_rfc3339(&record.created).unwrap_or(SystemTime::UNIX_EPOCH);
-    let all = this::files::changes(record, id).map_err(|e| Error::operator("compare it with its base").because(e))?;
+    let all = this::facts::storage(&context.store).changes(record);
+    let all = all.map_err(|e| Error::operator("compare it with its base").because(e))?;
     let mut kept: Vec<(Change, PathBuf)> = all
         .into_iter()
         .filter(|one| one.kind == Change::Deleted || one.at > created || !made.contains(&one.path))

@@ -6,6 +6,7 @@
 //! manifest.json    [`Manifest`]: what this is, and size and sha256 of what follows
 //! config.json      the bundle's
 //! layer.tar        what the pot has over its base, as a layer of an OCI image; or
+//! root.zfs         all of its root, as a stream of zfs-send(8); or
 //! rootfs.tar       the root of a bundle without a base
 //! ```
 
@@ -19,7 +20,7 @@ use std::time::SystemTime;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Digest, Hasher, Source, UnpackError, pack, pack_upper};
+use crate::base::{Digest, Hasher, Source, UnpackError, pack};
 use crate::bundle::Bundle;
 use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result};
@@ -29,6 +30,9 @@ use crate::host::this;
 /// Arguments of `export`.
 #[derive(Debug, Args)]
 pub struct Export {
+    /// Write its root as a stream of ZFS, which import takes where the store is ZFS as well
+    #[arg(long)]
+    zfs: bool,
     /// The container, which must not run at this moment; or the directory of a bundle, by a path with a `/`
     #[arg(value_name = "ID|BUNDLE")]
     what: String,
@@ -42,6 +46,8 @@ pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) const CONFIG: &str = "config.json";
 /// The name of what a pot has over its base.
 pub(super) const LAYER: &str = "layer.tar";
+/// The name of the stream of a pot's root.
+pub(super) const STREAM: &str = "root.zfs";
 /// The name of a root file system.
 pub(super) const ROOTFS: &str = "rootfs.tar";
 
@@ -98,21 +104,20 @@ impl cli::Run for Export {
         if self.file.symlink_metadata().is_ok() {
             return Err(Error::caller(format!("{} exists; it is left alone", self.file.display())));
         }
-        let (bundle, name, layer, _lock) = if self.what.contains('/') {
+        let (bundle, name, made, _lock) = if self.what.contains('/') {
             let bundle = Bundle::read(Path::new(&self.what)).map_err(super::refused)?;
             let name = bundle.dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             (bundle, name, None, None)
         } else {
             let (entry, record, lock) = super::clone::still(context, &self.what)?;
             let bundle = super::saved(&entry, &record)?;
-            let on_base = bundle.pot.as_ref().is_some_and(|pot| pot.base.is_some());
-            let layer = on_base.then(|| this::files::own_layer(&record)).transpose();
-            let layer = layer.map_err(|e| Error::operator("look for what the pot has of its own").because(e))?;
-            (bundle, self.what.clone(), layer, Some(lock))
+            (bundle, self.what.clone(), Some(record), Some(lock))
         };
+        let storage = this::facts::storage(&context.store);
+        let stream = self.zfs.then(|| storage.needs_datasets("a stream")).transpose()?;
         let base = match bundle.pot.as_ref().and_then(|pot| pot.base.as_ref()) {
             Some(base) => {
-                let found = this::facts::bases(&context.store).find(&base.release);
+                let found = storage.bases().find(&base.release);
                 let found = found.doing(|| format!("look at base {}", base.release))?;
                 let found = found.ok_or_else(|| Error::caller(format!("base {} is not imported", base.release)))?;
                 Some(OfBase { name: found.name, sha256: found.sha256 })
@@ -131,10 +136,19 @@ impl cli::Run for Export {
         let failed = |e: UnpackError| Error::operator(format!("export to {}", self.file.display())).because(e);
         let told = || format!("write {}", self.file.display());
         out.part(CONFIG, |to| to.write_all(&bundle.config).map_err(UnpackError::from)).map_err(failed)?;
-        let done = match (&layer, &out.manifest.base) {
-            (Some(upper), _) => Some(out.part(LAYER, |to| pack_upper(upper.as_fd(), to)).map_err(failed)?),
-            (None, Some(_)) => None,
-            (None, None) => {
+        let done = match (made, out.manifest.base.as_ref().map(|base| base.name.clone()), stream) {
+            (Some(record), Some(_), Some(datasets)) => {
+                let sent = out.part(STREAM, |to| datasets.send_pot(&record.id, to));
+                sent.map_err(|e| Error::operator(format!("export to {}", self.file.display())).because(e))?;
+                None
+            }
+            (_, _, Some(_)) => return Err(Error::caller("--zfs is for a container on a base: nothing else is a dataset")),
+            (Some(record), Some(base), None) => {
+                let packed = out.part(LAYER, |to| storage.pack_pot(&record, &base, to));
+                Some(packed.map_err(|e| Error::operator(format!("export to {}", self.file.display())).because(e))?)
+            }
+            (None, Some(_), None) => None,
+            (_, None, None) => {
                 let (_, root) = super::clone::rootfs(&bundle)?;
                 let root = File::open(&root).doing(|| format!("open {}", root.display()))?;
                 let source = Source { dir: root.as_fd(), name: b".", to: b"." };
@@ -189,11 +203,11 @@ impl Out {
     }
 
     /// Writes one part, whose size is known at its end.
-    fn part<T>(
+    fn part<T, E: From<io::Error>>(
         &mut self,
         name: &str,
-        write: impl FnOnce(&mut Counted<'_>) -> std::result::Result<T, UnpackError>,
-    ) -> std::result::Result<T, UnpackError> {
+        write: impl FnOnce(&mut Counted<'_>) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
         let at = self.file.stream_position()?;
         self.header(name, 0)?;
         let mut to = Counted { file: &mut self.file, hasher: Hasher::default(), size: 0 };

@@ -7,16 +7,17 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::base::{Stored, UnpackError, UnpackOptions, Unpacked, extract, extract_upper, parts};
+use crate::base::{Stored, UnpackError, UnpackOptions, Unpacked, extract, parts};
 use crate::bundle::Bundle;
 use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result};
 use crate::freebsd::import::{Pot, bundle};
+use crate::host::storage::Left;
 use crate::host::this;
 use crate::settings::{self, Settings};
 
 use super::clone::{NewBundle, free, rootfs};
-use super::export::{CONFIG, LAYER, MANIFEST, Manifest, Part, ROOTFS, VERSION};
+use super::export::{CONFIG, LAYER, MANIFEST, Manifest, Part, ROOTFS, STREAM, VERSION};
 
 /// Arguments of `import`.
 #[derive(Debug, Args)]
@@ -102,8 +103,9 @@ impl Import {
         if wanted != manifest.base.as_ref().map(|base| base.name.as_str()) {
             return Err(refused(path, format!("{MANIFEST} and {CONFIG} name different bases")));
         }
+        let storage = this::facts::storage(&context.store);
         if let Some(base) = &manifest.base {
-            let found = this::facts::bases(&context.store).find(&base.name);
+            let found = storage.bases().find(&base.name);
             let found = found.doing(|| format!("look at base {}", base.name))?;
             if found.as_ref().map(|found| found.sha256) != Some(base.sha256) {
                 let has = found.map_or("is not imported".into(), |found| format!("has sha256 {} here", found.sha256));
@@ -111,22 +113,29 @@ impl Import {
                 return Err(error.hint(format!("first import base {} with sha256 {}", base.name, base.sha256)));
             }
         }
-        // No device nodes: whoever made the file could name any disk of this host.
-        let options = UnpackOptions::default();
         let mut made = NewBundle::in_directory(&self.bundle)?;
         let mut skipped = Unpacked::default().skipped;
-        if let (Some(layer), Some(base)) = (find(LAYER), &manifest.base) {
+        if let Some((base, data)) = manifest.base.as_ref().zip(find(LAYER).or(find(STREAM))) {
             let id = super::id(self.id.as_deref().unwrap_or(&manifest.name))?;
             free(context, &id)?;
-            this::files::leave_layer(&context.store, &context.root, &base.name, &id, |to| {
-                skipped = layer.read(&file, |input| extract_upper(input, to, &options))?.skipped;
-                Ok(())
-            })
-            .map_err(|e| Error::operator(format!("leave a layer for {id}")).because(e))?;
+            let owner = context.root.join(id.as_str());
+            let disk = bundle.pot.as_ref().and_then(|pot| pot.limits.disk);
+            let left = Left { id: &id, owner: &owner, base: &base.name, disk };
+            let brought = if data.name == STREAM {
+                storage
+                    .needs_datasets("a stream")?
+                    .receive_pot(&left, &data.here(&file).doing(|| format!("read {STREAM}"))?)
+                    .map(|()| Unpacked::default())
+            } else {
+                storage.unpack_pot(&left, |unpack| data.read(&file, unpack))
+            };
+            skipped = brought.map_err(|e| Error::operator(format!("leave its data for {id}")).because(e))?.skipped;
             made.write_for(&bundle.config, context, &id)?;
         } else if let Some(root) = find(ROOTFS) {
             let (name, _) = rootfs(&bundle)?;
             let to = made.directory(&name)?;
+            // No device nodes: whoever made the file could name any disk of this host.
+            let options = UnpackOptions::default();
             let unpack = |input: &mut dyn Read| extract(input, to.as_fd(), &options);
             let done: std::result::Result<Unpacked, UnpackError> = root.read(&file, unpack);
             skipped = done.map_err(|e| Error::operator(format!("unpack {ROOTFS}")).because(e))?.skipped;
@@ -172,7 +181,7 @@ fn check(manifest: &Manifest, stored: &[Stored]) -> std::result::Result<(), Stri
             return Err(format!("it has {} twice", one.name));
         }
         if !manifest.parts.iter().any(|part| part.name == one.name)
-            || ![CONFIG, LAYER, ROOTFS].contains(&one.name.as_str())
+            || ![CONFIG, LAYER, STREAM, ROOTFS].contains(&one.name.as_str())
         {
             return Err(format!("it has the unknown member {}", one.name));
         }
@@ -186,7 +195,9 @@ fn check(manifest: &Manifest, stored: &[Stored]) -> std::result::Result<(), Stri
     let has = |name: &str| stored.iter().any(|one| one.name == name);
     match &manifest.base {
         Some(_) if has(ROOTFS) => Err(format!("it has a base, and {ROOTFS}")),
+        Some(_) if has(LAYER) && has(STREAM) => Err(format!("it has {LAYER} and {STREAM}")),
         None if has(LAYER) => Err(format!("it has no base, and {LAYER}")),
+        None if has(STREAM) => Err(format!("it has no base, and {STREAM}")),
         None if !has(ROOTFS) => Err(format!("it has no base and no {ROOTFS}")),
         _ => Ok(()),
     }

@@ -1,6 +1,7 @@
 //! `clone`, `export` and `import` on the real kernel.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
@@ -316,4 +317,73 @@ fn a_clone_and_an_import_can_die_at_any_moment() {
         }
     }
     world.ok(&["delete", &id]);
+}
+
+#[test]
+fn a_persistent_root_outlives_its_container() {
+    let Some(world) = World::new("persistent") else { return };
+    world.base("small");
+    let before = world.snapshot();
+    let persistent = |config: &mut Value| {
+        pot(config);
+        config["pot"]["persistent"] = json!(true);
+    };
+    let bundle = world.bundle("cat /kept 2>/dev/null; echo once >/kept", persistent);
+    let id = world.id("p");
+    assert_eq!(world.ok(&["run", "-b", &bundle, &id]), "");
+    assert_eq!(world.ok(&["gc"]), "");
+    assert_eq!(world.ok(&["run", "-b", &bundle, &id]), "once\n");
+    assert!(world.fails(1, &["base", "rm", "small"]).contains("in use"));
+    // A create that fails takes away what it has made, and not what was there.
+    let failing = |config: &mut Value| {
+        persistent(config);
+        config["hooks"] = json!({"createRuntime": [{"path": "/bin/false"}]});
+    };
+    let bad = world.bundle("true", failing);
+    assert!(world.fails(1, &["create", "-b", &bad, &id]).contains("createRuntime"));
+    assert_eq!(world.ok(&["run", "-b", &bundle, &id]), "once\n");
+    world.ok(&["delete", "--data", &id]);
+    assert!(world.fails(1, &["delete", "--data", &id]).contains("does not exist"));
+    assert!(world.fails(1, &["create", "-b", &bad, &id]).contains("createRuntime"));
+    world.settles(&before);
+}
+
+/// Owner, mode, kind, links and contents of all that is in a directory.
+fn listing(dir: &Path) -> String {
+    let script = "find . -printf '%P %y %m %U:%G %n %l\\n' | sort; find . -type f -exec cksum {} + | sort";
+    let done = std::process::Command::new("sh").args(["-c", script]).current_dir(dir).output().unwrap();
+    String::from_utf8(done.stdout).unwrap()
+}
+
+#[test]
+fn what_a_clone_has_over_its_base_is_a_layer() {
+    use potrun::base::{UnpackOptions, extract_over, pack_over};
+    let Some(world) = World::new("over") else { return };
+    let sh = |script: &str| {
+        let done = std::process::Command::new("sh").args(["-ec", script]).current_dir(&world.dir).status().unwrap();
+        assert!(done.success(), "{script}");
+    };
+    sh("mkdir -p base/etc base/bin base/old/deep base/kind base/same; echo a >base/etc/a; echo b >base/etc/b
+        echo c >base/bin/c; ln base/bin/c base/bin/d; echo x >base/old/deep/x; echo k >base/kind/k; echo s >base/same/s");
+    // Links are what a clone of a dataset has: files that are the same ones. Its directories are.
+    sh("cp -al base pot; cp -a base other; cd pot; rm etc/a; echo new >etc/new; chmod 640 etc/new; chown 12:34 etc/new
+        rm etc/b; echo other >etc/b; rm -r old; ln -s away old; rm -r kind; echo file >kind; mkfifo etc/fifo
+        ln etc/new etc/again; mkdir made; chmod 700 made; touch made/.hidden");
+    let open = |name: &str| fs::File::open(world.dir.join(name)).unwrap();
+    let mut layer = Vec::new();
+    pack_over(open("pot").as_fd(), open("base").as_fd(), &mut layer).unwrap();
+    let mut archive = tar::Archive::new(layer.as_slice());
+    let names: Vec<String> =
+        archive.entries().unwrap().map(|one| one.unwrap().path().unwrap().display().to_string()).collect();
+    assert!(names.iter().any(|name| name.ends_with("etc/.wh.a")), "{names:?}");
+    assert!(!names.iter().any(|name| name.ends_with("same/s") || name.ends_with("bin/c")), "{names:?}");
+    extract_over(layer.as_slice(), open("other").as_fd(), &UnpackOptions::default()).unwrap();
+    // But for the links to the base that the clone of this test has.
+    sh("rm bases -rf; cp -a pot pot2; rm -r base");
+    let (pot, other) = (listing(&world.dir.join("pot2")), listing(&world.dir.join("other")));
+    assert_eq!(pot, other);
+    // What is called like a whiteout cannot be told.
+    sh("mkdir base; touch pot/etc/.wh.z");
+    let error = pack_over(open("pot").as_fd(), open("base").as_fd(), std::io::sink()).unwrap_err();
+    assert!(error.to_string().contains(".wh."), "{error}");
 }

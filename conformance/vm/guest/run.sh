@@ -25,7 +25,7 @@ export PATH=/sbin:/bin:/usr/sbin:/usr/bin
 
 # Everything of the machine that a pot may change.
 machine() {
-    zfs list -H -o name,mountpoint,quota,readonly -t all
+    zfs list -H -o name,mountpoint,quota,refquota,readonly -t all
     mount -v | sed -e 's/, writes:.*//' -e 's/, fsid.*//'
     ifconfig -a
     netstat -rn | grep -v '^$'

@@ -38,9 +38,7 @@ pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, store: &Path) -> 
     };
     let base = base.map(|(base, at)| Base { osrelease: release(&at), ..base });
     let kept = match (&store, pot) {
-        (Some(store), Some(pot)) if pot.persistent && pot.base.is_some() => {
-            store.kept(id).map_err(looking("what it left"))?
-        }
+        (Some(store), Some(pot)) if pot.base.is_some() => store.kept(id).map_err(looking("what it left"))?,
         _ => None,
     };
     let mut fscomps = BTreeMap::new();
@@ -71,6 +69,7 @@ pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, store: &Path) -> 
         store: storage.store,
         base,
         kept,
+        quota: false,
         fscomps,
         datasets,
         mounts,

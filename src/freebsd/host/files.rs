@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use crate::files::{Changed, Tree};
 use crate::freebsd::mounts;
 use crate::host::Trouble;
-use crate::host::zfs::Datasets;
+use crate::host::storage::Left;
 use crate::id::ContainerId;
 use crate::op::Op;
-use crate::settings::{self, Settings};
 use crate::state::{Record, Status};
 
 use super::beneath::{self, Missing};
@@ -45,15 +44,15 @@ pub fn unmounting(_: &Record, _: &Path) -> Option<Op> {
     None
 }
 
-/// What a pot on a base has of its own.
+/// What a pot on a base has of its own, where that is a layer.
 ///
 /// # Errors
-/// Always: a clone is no layer.
+/// Always: there are datasets only.
 pub fn own_layer(_: &Record) -> Result<File, Trouble> {
-    Err("its root is a clone of a dataset, which is not carried out yet".into())
+    Err("its root is no layer of an overlay".into())
 }
 
-/// Whether something was left for a container that is still to come.
+/// Whether a layer was left for a container that is still to come.
 ///
 /// # Errors
 /// None.
@@ -64,27 +63,21 @@ pub fn has_layer(_: &Path, _: &ContainerId) -> io::Result<bool> {
 /// Leaves a layer for a container that is still to come.
 ///
 /// # Errors
-/// Always: a clone is no layer.
+/// Always: there are datasets only.
 pub fn leave_layer(
     _: &Path,
-    _: &Path,
-    _: &str,
-    _: &ContainerId,
+    _: &Left<'_>,
     _: impl FnOnce(BorrowedFd<'_>) -> Result<(), Trouble>,
 ) -> Result<(), Trouble> {
-    Err("layers over a base are not carried out on datasets yet".into())
+    Err("there are no layers of overlays here".into())
 }
 
-/// What has changed in a pot since it was cloned from its base, create's own work included.
+/// What a layer changes of its base.
 ///
 /// # Errors
-/// zfs(8)'s words.
-pub fn changes(record: &Record, id: &ContainerId) -> Result<Vec<Changed>, Trouble> {
-    if record.storage.is_some() {
-        return Err("it is not of this system".into());
-    }
-    let Settings { dataset: store, path, .. } = Settings::installed(&settings::POT);
-    Datasets { store, path }.changes(id)
+/// Always: there are datasets only.
+pub fn changes(_: &Record) -> Result<Vec<Changed>, Trouble> {
+    Err("its root is no layer of an overlay".into())
 }
 
 impl Tree for Root {

@@ -416,11 +416,11 @@ impl Machine {
     #[allow(clippy::too_many_lines)] // one arm per variant, as in op.rs
     pub(super) fn carry_out(&mut self, op: &Op, child: &mut Option<i32>, fails_at: Option<usize>) -> Answer {
         match op {
-            Op::UseBase { base, id } => {
+            Op::UseBase { base, id, .. } => {
                 let users = self.bases.get_mut(base).ok_or_else(|| format!("there is no base {}", base.display()))?;
                 need(users.insert(id.to_string()), || format!("{id} uses the base already"))
             }
-            Op::ReleaseBase { base, id } => {
+            Op::ReleaseBase { base, id, .. } => {
                 let used = self.in_use(base);
                 if let Some(users) = self.bases.get_mut(base) {
                     users.remove(id.as_str());
@@ -428,17 +428,17 @@ impl Machine {
                 }
                 Ok(())
             }
-            Op::CreateLayer { path, owner } => {
+            Op::CreateLayer { path, owner, .. } => {
                 need(!self.layers.contains_key(path), || format!("layer {} is there", path.display()))?;
                 self.layers.insert(path.clone(), owner.clone());
                 Ok(())
             }
-            Op::TakeUpLayer { path, owner } => {
+            Op::TakeUpLayer { path, owner, .. } => {
                 need(self.layers.contains_key(path), || format!("there is no layer {}", path.display()))?;
                 self.layers.insert(path.clone(), owner.clone());
                 Ok(())
             }
-            Op::RemoveLayer { path, owner } => {
+            Op::RemoveLayer { path, owner, .. } => {
                 if self.layers.get(path) == Some(owner) {
                     need(!self.in_use(path), || "a process has its root in the layer".into())?;
                     self.layers.remove(path);

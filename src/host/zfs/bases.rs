@@ -19,12 +19,20 @@ use super::{DIGEST, Datasets, missing, words, zfs};
 
 /// The user property that says what is known of a base, as JSON.
 const RECORD: &str = "potrun:base";
-/// The user property of a base that is not done.
-const IMPORT: &str = "potrun:import";
+/// The user property of what is not done: a base, a snapshot on its way to be a pot.
+pub(super) const IMPORT: &str = "potrun:import";
 
 fn failed(step: &'static str, dataset: &str) -> impl FnOnce(ToolError) -> BaseError {
     let path = dataset.into();
     move |error| BaseError::Io { step, path, source: io::Error::other(error) }
+}
+
+/// Locks a directory. A zfs(8) that outlives potrun keeps the lock: what it works on is not looked at before it has
+/// ended.
+pub(super) fn shared(dir: File, how: FlockArg) -> io::Result<Flock<File>> {
+    let lock = Flock::lock(dir, how).map_err(|(_, e)| e)?;
+    fcntl(&*lock, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    Ok(lock)
 }
 
 impl Datasets {
@@ -94,14 +102,8 @@ impl Keep for Datasets {
         self.lay_out()?;
         let bases = self.path.join("bases");
         let lock = File::open(&bases)
-            .and_then(|dir| Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, e)| e.into()))
-            .map_err(|source| BaseError::Io { step: "lock", path: bases.clone(), source })?;
-        // A zfs(8) that outlives potrun keeps the lock: what it works on is not looked at before it has ended.
-        fcntl(&*lock, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|e| BaseError::Io {
-            step: "lock",
-            path: bases,
-            source: e.into(),
-        })?;
+            .and_then(|dir| shared(dir, FlockArg::LockExclusive))
+            .map_err(|source| BaseError::Io { step: "lock", path: bases, source })?;
         let dataset = self.dataset(name);
         let marked = zfs(&words(&["get", "-H", "-o", "value", IMPORT, &dataset]));
         if marked.is_ok_and(|mark| mark.trim() == name) {

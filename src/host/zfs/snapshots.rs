@@ -10,6 +10,7 @@ use crate::host::tool::{self, Output, Tool};
 use crate::id::ContainerId;
 use crate::op::MARK;
 
+use super::bases::IMPORT;
 use super::{Datasets, file, missing, words, zfs};
 
 /// What snapshots are made of.
@@ -67,16 +68,16 @@ impl Datasets {
         }
     }
 
-    /// All snapshots of a dataset, the oldest first.
+    /// All snapshots of a dataset, the oldest first, but for those that hold clones of pots.
     ///
     /// # Errors
     /// zfs(8)'s words.
     pub fn snapshots(dataset: &str) -> Result<Vec<Snapshot>, Trouble> {
-        let columns = "name,creation,used,referenced";
-        let listed =
-            zfs(&words(&["list", "-H", "-p", "-d", "1", "-t", "snapshot", "-s", "createtxg", "-o", columns, dataset]))?;
+        let columns = format!("{IMPORT},name,creation,used,referenced");
+        let args = ["list", "-H", "-p", "-d", "1", "-t", "snapshot", "-s", "createtxg", "-o", &columns, dataset];
+        let listed = zfs(&words(&args))?;
         let one = |line: &str| {
-            let mut fields = line.split('\t');
+            let mut fields = line.strip_prefix("-\t")?.split('\t');
             let name = fields.next()?.split_once('@')?.1.to_string();
             let mut number = || fields.next()?.parse().ok();
             Some(Snapshot { name, created: number()?, used: number()?, referenced: number()? })

@@ -9,6 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::files::{Changed, Tree};
 use crate::host::Trouble;
+use crate::host::storage::Left;
 use crate::id::ContainerId;
 use crate::linux::mount::{self, ATTR_RDONLY, Options};
 use crate::op::{self, Op};
@@ -105,26 +106,23 @@ pub fn has_layer(store: &Path, id: &ContainerId) -> io::Result<bool> {
     store.join("pots").join(id.as_str()).try_exists()
 }
 
-/// Leaves a layer over the base `name` for the container `id` that is still to come; `fill` puts into its upper
-/// directory what it holds.
+/// Leaves a layer for a container that is still to come; `fill` puts into its upper directory what it holds.
 ///
 /// # Errors
 /// The kernel's words, or those of `fill`: then nothing is left.
 pub fn leave_layer(
     store: &Path,
-    state: &Path,
-    name: &str,
-    id: &ContainerId,
+    left: &Left<'_>,
     fill: impl FnOnce(BorrowedFd<'_>) -> Result<(), Trouble>,
 ) -> Result<(), Trouble> {
-    layer::leave(store, &store.join("bases").join(name), id, &state.join(id.as_str()), fill)
+    layer::leave(store, left, fill)
 }
 
-/// What has changed in a pot since it was cloned from its base, create's own work included.
+/// What the layer of an overlay changes of its base.
 ///
 /// # Errors
-/// The kernel's words.
-pub fn changes(record: &Record, _: &ContainerId) -> Result<Vec<Changed>, Trouble> {
+/// It has no such thing, or the kernel's words.
+pub fn changes(record: &Record) -> Result<Vec<Changed>, Trouble> {
     match record.storage.as_ref().map(|storage| &storage.root) {
         Some(op::Root::Overlay { lower, layer }) => Ok(changes::of(lower, &layer.join("upper"))?),
         _ => Err("its root is no layer of an overlay".into()),

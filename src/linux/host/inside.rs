@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use caps::{CapSet, Capability};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, mknodat, umask};
 
@@ -452,7 +453,16 @@ pub(super) fn mount_root(root: &Root, user_namespace: bool) -> Result<OwnedFd, T
                 data.push_str(",userxattr"); // overlayfs.rst: trusted.* is out of reach here
             }
             let target = layer.join("root");
-            mount(Some("overlay"), &target, Some("overlay"), MsFlags::empty(), Some(data.as_str()))?;
+            // overlayfs writes as who mounted it: with this capability ext4 would keep no quota (dquot_alloc_space()).
+            let above = caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_RESOURCE)?;
+            if above {
+                caps::drop(None, CapSet::Effective, Capability::CAP_SYS_RESOURCE)?;
+            }
+            let mounted = mount(Some("overlay"), &target, Some("overlay"), MsFlags::empty(), Some(data.as_str()));
+            if above {
+                caps::raise(None, CapSet::Effective, Capability::CAP_SYS_RESOURCE)?;
+            }
+            mounted?;
             let root = open_path(&target)?;
             // Where the kernel cannot make its work directory, it mounts read-only and says nothing.
             if nix::sys::statvfs::fstatvfs(&root)?.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) {

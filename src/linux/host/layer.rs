@@ -3,8 +3,8 @@
 //! ```text
 //! <store>/pots/<id>/      root:root 0700: a setuid file of a pot is out of reach of the host's users
 //!     owner               link to the state directory of the container that this belongs to: the mark
-//!     kept                link to the base, where the layer was made for a container that is still to come, by a clone
-//!                         or an import; such a layer outlives its containers
+//!     kept                link to the base, where the pot is persistent, or the layer was made for a container that is
+//!                         still to come, by a clone or an import; such a layer outlives its containers
 //!     upper  work  root
 //! <store>/partial/         layers that are being made for later; each locked while its maker lives
 //! <store>/bases/<name>/users/<id>
@@ -24,7 +24,10 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::base::{Partial, sweep_partial};
 use crate::host::Trouble;
+use crate::host::storage::Left;
 use crate::id::ContainerId;
+
+use super::quota;
 
 /// Notes that the pot uses the base.
 pub(super) fn use_base(base: &Path, id: &ContainerId) -> io::Result<()> {
@@ -38,7 +41,7 @@ pub(super) fn release_base(base: &Path, id: &ContainerId) -> io::Result<()> {
 }
 
 /// Makes the layer. The mark comes first: a layer without one is nobody's, and is never removed.
-pub(super) fn create(path: &Path, owner: &Path) -> io::Result<()> {
+pub(super) fn create(path: &Path, owner: &Path, disk: Option<u64>, keep: Option<&Path>) -> io::Result<()> {
     let mut private = DirBuilder::new();
     private.mode(0o700);
     match private.create(path) {
@@ -55,12 +58,23 @@ pub(super) fn create(path: &Path, owner: &Path) -> io::Result<()> {
             inner.create(path.join(name))?;
             // Whatever the caller's umask is: upper is what the pot sees as its root.
             fs::set_permissions(path.join(name), fs::Permissions::from_mode(0o755))
-        })
+        })?;
+        limit(path, disk)?;
+        keep.map_or(Ok(()), |base| symlink(base, path.join("kept")))
     });
     if made.is_err() {
         remove(path, owner)?;
     }
     made
+}
+
+/// Limits a layer in which nothing is yet.
+fn limit(path: &Path, disk: Option<u64>) -> io::Result<()> {
+    let Some(bytes) = disk else { return Ok(()) };
+    let lock = fs::File::open(path.parent().unwrap_or(path))?;
+    lock.lock()?; // whoever else looks for a free project
+    // A file that overlayfs makes in one and moves to the other must be of the same project (rename(2), EXDEV).
+    quota::limit(&[&path.join("upper"), &path.join("work")], bytes)
 }
 
 /// The name of the base below the layer that was left for a container.
@@ -72,7 +86,7 @@ pub(super) fn kept(store: &Path, id: &ContainerId) -> io::Result<Option<String>>
 }
 
 /// Makes a layer that was left the one of `owner`, unless another container has it.
-pub(super) fn take_up(path: &Path, owner: &Path) -> io::Result<()> {
+pub(super) fn take_up(path: &Path, owner: &Path, disk: Option<u64>) -> io::Result<()> {
     let dir = fs::File::open(path)?;
     dir.lock()?; // whoever else takes it up at this moment
     fs::symlink_metadata(path.join("kept"))?;
@@ -80,21 +94,24 @@ pub(super) fn take_up(path: &Path, owner: &Path) -> io::Result<()> {
     if whose != owner && whose.exists() {
         return Err(io::Error::other(format!("it is in use by the container noted in {}", whose.display())));
     }
+    match disk {
+        Some(bytes) => quota::change(&path.join("upper"), bytes)?,
+        None => quota::release(&path.join("upper"))?,
+    }
     let part = path.join("owner.part");
     gone(fs::remove_file(&part))?;
     symlink(owner, &part)?;
     fs::rename(part, path.join("owner"))
 }
 
-/// Leaves a layer for a container that is still to come, over `base`; `fill` puts into its upper directory what it
-/// holds. All at once, or nothing.
+/// Leaves a layer for a container that is still to come; `fill` puts into its upper directory what it holds. All at once,
+/// or nothing.
 pub(super) fn leave(
     store: &Path,
-    base: &Path,
-    id: &ContainerId,
-    owner: &Path,
+    left: &Left<'_>,
     fill: impl FnOnce(BorrowedFd<'_>) -> Result<(), Trouble>,
 ) -> Result<(), Trouble> {
+    let (Left { id, owner, .. }, base) = (*left, &store.join("bases").join(left.base));
     let (pots, partials) = (store.join("pots"), store.join("partial"));
     for dir in [&pots, &partials] {
         DirBuilder::new().mode(0o700).recursive(true).create(dir)?;
@@ -108,6 +125,7 @@ pub(super) fn leave(
         DirBuilder::new().mode(0o755).create(path.join(name))?;
         fs::set_permissions(path.join(name), fs::Permissions::from_mode(0o755))?;
     }
+    limit(&path, left.disk)?;
     let upper = fs::File::open(path.join("upper"))?;
     fill(upper.as_fd())?;
     // Before and after, for in between gc may find a note without a layer.
@@ -154,6 +172,7 @@ pub(super) fn remove(path: &Path, owner: &Path) -> io::Result<()> {
     }
     let dir = Dir::open(path, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
     let device = nix::sys::stat::fstat(&dir)?.st_dev;
+    quota::release(&path.join("upper"))?;
     // The mark goes last.
     empty(dir, device, Some("owner"))?;
     gone(fs::remove_file(path.join("owner")))?;

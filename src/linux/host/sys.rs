@@ -395,3 +395,87 @@ pub(crate) fn filesystem(fd: BorrowedFd<'_>) -> io::Result<i64> {
     #[allow(clippy::unnecessary_cast, clippy::useless_conversion)] // its width differs between architectures
     Ok(buffer.f_type as i64)
 }
+
+/// `struct fsxattr` of linux/fs.h.
+#[repr(C)]
+#[derive(Default)]
+struct Attributes {
+    flags: u32,
+    extent_size: u32,
+    extents: u32,
+    project: u32,
+    cow_extent_size: u32,
+    reserved: [u8; 8],
+}
+
+/// `FS_IOC_FSGETXATTR` and `FS_IOC_FSSETXATTR` (ioctl_fsxattr(2)).
+mod attributes {
+    use super::Attributes;
+    nix::ioctl_read!(get, b'X', 31, Attributes);
+    nix::ioctl_write_ptr!(set, b'X', 32, Attributes);
+}
+
+/// `FS_XFLAG_PROJINHERIT` of linux/fs.h: what is made in the directory is of its project.
+const INHERIT_PROJECT: u32 = 0x200;
+
+/// The project that a file or directory is of; 0 is none.
+pub(crate) fn project(file: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut all = Attributes::default();
+    // SAFETY: all is what the kernel fills, and lives until the call returns.
+    unsafe { attributes::get(file.as_raw_fd(), &raw mut all) }?;
+    Ok(all.project)
+}
+
+/// Makes a directory, and all that is made in it from now on, one of a project.
+pub(crate) fn set_project(dir: BorrowedFd<'_>, project: u32) -> io::Result<()> {
+    let mut all = Attributes::default();
+    // SAFETY: as above.
+    unsafe { attributes::get(dir.as_raw_fd(), &raw mut all) }?;
+    (all.project, all.flags) = (project, all.flags | INHERIT_PROJECT);
+    // SAFETY: all is only read, and lives until the call returns.
+    unsafe { attributes::set(dir.as_raw_fd(), &raw const all) }?;
+    Ok(())
+}
+
+/// quotactl_fd(2) for the project quotas of the file system that `file` is on.
+fn quotactl<T>(file: BorrowedFd<'_>, command: c_uint, id: u32, about: *mut T) -> io::Result<()> {
+    const PRJQUOTA: c_uint = 2; // linux/quota.h
+    let command = command << 8 | PRJQUOTA;
+    // SAFETY: every caller below passes the type that its command is documented with, which lives until the call returns.
+    cvt(unsafe { libc::syscall(libc::SYS_quotactl_fd, file.as_raw_fd(), command, id, about) }).map(drop)
+}
+
+/// Whether the file system that `file` is on keeps limits of projects. One that has no quotas says so by an error.
+pub(crate) fn limits_projects(file: BorrowedFd<'_>) -> bool {
+    const Q_XGETQSTAT: c_uint = 0x5805; // linux/dqblk_xfs.h
+    const FS_QUOTA_PDQ_ENFD: u16 = 1 << 5; // the same
+    // struct fs_quota_stat, of which the second member is asked, is 80 bytes.
+    let mut about = [0_u16; 64];
+    quotactl(file, Q_XGETQSTAT, 0, about.as_mut_ptr()).is_ok() && about[1] & FS_QUOTA_PDQ_ENFD != 0
+}
+
+/// Bytes that a project may have, and has; no limit is 0.
+pub(crate) fn quota(file: BorrowedFd<'_>, project: u32) -> io::Result<(u64, u64)> {
+    const Q_GETQUOTA: c_uint = 0x80_0007; // linux/quota.h
+    // SAFETY: dqblk is plain integers, for which zero is a value.
+    let mut about: libc::dqblk = unsafe { std::mem::zeroed() };
+    match quotactl(file, Q_GETQUOTA, project, &raw mut about) {
+        // XFS knows nothing of a project that nobody has used.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok((0, 0)),
+        Err(e) => Err(e),
+        Ok(()) => Ok((about.dqb_bhardlimit.saturating_mul(QUOTA_BLOCK), about.dqb_curspace)),
+    }
+}
+
+/// The unit of a limit (quotactl(2), `QIF_DQBLKSIZE`).
+const QUOTA_BLOCK: u64 = 1024;
+
+/// Sets how many bytes a project may have; no limit is 0.
+pub(crate) fn set_quota(file: BorrowedFd<'_>, project: u32, bytes: u64) -> io::Result<()> {
+    const Q_SETQUOTA: c_uint = 0x80_0008; // linux/quota.h
+    // SAFETY: as above.
+    let mut about: libc::dqblk = unsafe { std::mem::zeroed() };
+    about.dqb_bhardlimit = bytes.div_ceil(QUOTA_BLOCK);
+    about.dqb_valid = libc::QIF_BLIMITS;
+    quotactl(file, Q_SETQUOTA, project, &raw mut about)
+}

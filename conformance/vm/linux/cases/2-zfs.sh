@@ -197,5 +197,5 @@ case_the_driver_is_found_out_and_told() {
     has "$("$potrun" info)" "is not there" "why it is directories"
     printf 'POT_ZFS_ROOT=%s/pot\nPOT_STORE=overlay\n' $pool >/etc/potrun.conf
     has "$("$potrun" info)" "POT_STORE" "why it is directories"
-    has "$("$potrun" --store zfs:$pool/pot info)" "--store" "why it is datasets"
+    has "$("$potrun" --store zfs:$pool/pot info --format json)" '"driver": "zfs"' "the driver that --store names"
 }
