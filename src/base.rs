@@ -31,6 +31,7 @@ mod parts;
 mod progress;
 mod tree;
 mod unpack;
+mod zstd;
 
 pub use archive::ArchiveError;
 pub(crate) use digest::Hasher;
@@ -173,7 +174,7 @@ impl Bases {
         Self { keep, cache: store.join("cache") }
     }
 
-    /// Unpacks the archive `file`, a tar as it is or compressed by gzip or xz, as base `name`. The digest `wanted` is
+    /// Unpacks the archive `file`, a tar as it is or compressed by gzip, xz or zstd, as base `name`. The digest `wanted` is
     /// that of the file as it is. When the name is taken, the file is only read for its digest.
     ///
     /// # Errors
@@ -353,7 +354,7 @@ fn decompress<'a>(input: impl Read + 'a) -> Result<Box<dyn BufRead + 'a>, Unpack
         [0xfd, b'7', b'z', b'X', b'Z', 0] => {
             Box::new(buffered(lzma_rust2::XzReader::new_mem_limit(input, true, XZ_MEMORY)))
         }
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => return Err(ArchiveError::Compression("zstd").into()),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(buffered(zstd::Zstd::new(input))),
         [b'B', b'Z', b'h', ..] => return Err(ArchiveError::Compression("bzip2").into()),
         _ => Box::new(input),
     })

@@ -26,7 +26,7 @@ impl cli::Run for Base {
 /// What to do with base releases.
 #[derive(Debug, clap::Subcommand)]
 enum BaseCommand {
-    /// Unpack an archive (tar, tar.gz, tar.xz) or an OCI image as a base
+    /// Unpack an archive (tar, tar.gz, tar.xz, tar.zst) or an OCI image as a base
     Import {
         /// Name of the new base
         name: String,

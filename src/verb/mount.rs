@@ -9,6 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::apply::apply;
+use crate::bundle::pot::is_name;
 use crate::bundle::{Bundle, edit};
 use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result};
@@ -27,6 +28,9 @@ pub struct MountIn {
     /// Write it into the bundle's config.json, too
     #[arg(long)]
     save: bool,
+    /// SRC is the name of a volume
+    #[arg(short, long)]
+    fscomp: bool,
     /// The container
     id: String,
     /// Directory or file of the host
@@ -56,10 +60,11 @@ impl cli::Run for MountIn {
     }
 
     fn run(&self, context: &Context) -> Result<u8> {
-        let source = self.source.canonicalize().doing(|| format!("look for {}", self.source.display()))?;
+        let what = if self.fscomp { Source::fscomp(context, &self.source)? } else { Source::host(&self.source)? };
+        let source = what.path.clone();
         let target = target(&self.target)?;
         let (entry, record, _lock) = running(context, &self.id)?;
-        let save = if self.save { Some(Saved::with(&record, &source, &target, self.ro)?) } else { None };
+        let save = if self.save { Some(Saved::with(&record, &what, &target, self.ro)?) } else { None };
         let mut journal = entry.journal()?;
         if journal.pending().iter().any(|(_, op)| unmounts(op).is_some_and(|mount| mount.target == target)) {
             return Err(Error::caller(format!("something is mounted on {} already", target.display())));
@@ -111,6 +116,30 @@ impl cli::Run for MountOut {
     }
 }
 
+/// What is mounted.
+struct Source {
+    path: PathBuf,
+    /// Its name, where it is a volume.
+    fscomp: Option<String>,
+}
+
+impl Source {
+    fn host(path: &Path) -> Result<Self> {
+        let path = path.canonicalize().doing(|| format!("look for {}", path.display()))?;
+        Ok(Self { path, fscomp: None })
+    }
+
+    fn fscomp(context: &Context, name: &Path) -> Result<Self> {
+        let name = name.to_str().filter(|name| is_name(name));
+        let name = name.ok_or_else(|| Error::caller("SRC is not a name of an fscomp"))?;
+        let path = this::facts::storage(&context.store).fscomp(name);
+        if !path.is_dir() {
+            return Err(Error::caller(format!("fscomp {name} does not exist")));
+        }
+        Ok(Self { path, fscomp: Some(name.into()) })
+    }
+}
+
 /// The mount of the host that an op takes away.
 fn unmounts(op: &Op) -> Option<&Mount> {
     match op {
@@ -149,42 +178,48 @@ struct Saved {
 }
 
 impl Saved {
-    /// The bundle's, with one more directory.
-    fn with(record: &Record, source: &Path, target: &Path, readonly: bool) -> Result<Self> {
-        let (source, destination) = (source.to_str(), target.to_str());
-        let (Some(source), Some(destination)) = (source, destination) else {
+    /// The bundle's, with one more directory or volume.
+    fn with(record: &Record, source: &Source, target: &Path, readonly: bool) -> Result<Self> {
+        let (Some(path), Some(destination)) = (source.path.to_str(), target.to_str()) else {
             return Err(Error::caller("a path that is no text cannot be saved in config.json"));
         };
-        Self::edited(record, |is_pot, all| {
+        let list = if source.fscomp.is_some() { "fscomps" } else { "directories" };
+        Self::edited(record, list, |is_pot, all| {
             let same = |one: &Value| one["destination"].as_str() == Some(destination);
             if all.iter().any(same) {
                 return Err(format!("config.json mounts something on {destination} already"));
             }
-            all.push(if is_pot {
-                json!({"source": source, "destination": destination, "readonly": readonly})
-            } else {
-                let kind = if record.os == Os::Freebsd { "nullfs" } else { "bind" };
-                let mut options = if record.os == Os::Freebsd { vec![] } else { vec!["rbind", "rprivate"] };
-                options.extend(readonly.then_some("ro"));
-                json!({"destination": destination, "type": kind, "source": source, "options": options})
+            all.push(match &source.fscomp {
+                Some(name) if is_pot => json!({"name": name, "destination": destination, "readonly": readonly}),
+                None if is_pot => json!({"source": path, "destination": destination, "readonly": readonly}),
+                _ => {
+                    let kind = if record.os == Os::Freebsd { "nullfs" } else { "bind" };
+                    let mut options = if record.os == Os::Freebsd { vec![] } else { vec!["rbind", "rprivate"] };
+                    options.extend(readonly.then_some("ro"));
+                    json!({"destination": destination, "type": kind, "source": path, "options": options})
+                }
             });
             Ok(())
         })
     }
 
-    /// The bundle's, with one directory less.
+    /// The bundle's, with one directory or volume less.
     fn without(record: &Record, target: &Path) -> Result<Self> {
-        Self::edited(record, |_, all| {
+        let there = |one: &Value| one["destination"].as_str().map(Path::new) == Some(target);
+        let bundle = Bundle::read(&record.bundle).map_err(super::refused)?;
+        let is_fscomp = bundle.pot.iter().flat_map(|pot| &pot.fscomps).any(|one| one.destination == target);
+        Self::edited(record, if is_fscomp { "fscomps" } else { "directories" }, |_, all| {
             let count = all.len();
-            all.retain(|one| one["destination"].as_str().map(Path::new) != Some(target));
+            all.retain(|one| !there(one));
             if all.len() < count { Ok(()) } else { Err(format!("config.json mounts nothing on {}", target.display())) }
         })
     }
 
-    /// The bundle's config.json with changed directories of its pot, or changed mounts where it is no pot. What comes of
-    /// it must be a bundle.
+    /// The bundle's config.json with a changed list of its pot, or changed mounts where it is no pot. What comes of it must
+    /// be a bundle.
     fn edited(
         record: &Record,
+        list: &str,
         change: impl FnOnce(bool, &mut Vec<Value>) -> std::result::Result<(), String>,
     ) -> Result<Self> {
         let path = record.bundle.join("config.json");
@@ -193,7 +228,7 @@ impl Saved {
         if is_pot && bundle.pot_at() != "/pot" {
             return Err(Error::caller(format!("the pot section of {} is an annotation", path.display())));
         }
-        let at: &[&str] = if is_pot { &["pot", "directories"] } else { &["mounts"] };
+        let at: &[&str] = if is_pot { &["pot", list] } else { &["mounts"] };
         let mut refused = Ok(());
         let text = edit::array(&bundle.config, at, |all| refused = change(is_pot, all));
         refused.map_err(Error::caller)?;

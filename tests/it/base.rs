@@ -227,6 +227,10 @@ fn xz(bytes: &[u8]) -> Option<Vec<u8>> {
     filter("xz", &["-c", "-T1", "--block-size=65536"], bytes)
 }
 
+pub(crate) fn zstd(bytes: &[u8]) -> Option<Vec<u8>> {
+    filter("zstd", &["-qc", "--check"], bytes)
+}
+
 /// Contents that no compression makes small.
 pub(crate) fn noise(length: usize) -> String {
     let mut state = 1_u64;
@@ -250,12 +254,20 @@ fn plain() -> Archive {
 // ---- what is kept -----------------------------------------------------------------------------------------------
 
 #[test]
-fn the_same_tree_comes_from_tar_gz_and_xz() {
+fn the_same_tree_comes_from_tar_gz_xz_and_zstd() {
     let archive = plain().end();
     let mut forms = vec![archive.clone(), gzip(&archive), [gzip(&archive[..512]), gzip(&archive[512..])].concat()];
     match xz(&archive) {
         Some(xz) => forms.push(xz),
         None => println!("skipped: xz is not installed"),
+    }
+    match zstd(&archive).zip(zstd(&archive[..512])).zip(zstd(&archive[512..])) {
+        Some(((whole, first), rest)) => {
+            // Two frames, and some that are to be skipped (RFC 8878, 3.1.2), as zstd:chunked has them.
+            let skippable = b"\x50\x2a\x4d\x18\x03\0\0\0abc".as_slice();
+            forms.extend([whole, [&first, skippable, &rest, skippable].concat()]);
+        }
+        None => println!("skipped: zstd is not installed"),
     }
     for form in forms {
         let scene = Scene::new();
@@ -701,6 +713,13 @@ fn an_archive_that_is_cut_off_is_refused_wherever_it_is_cut() {
     for cut in (20..xz.len()).step_by(101).chain([xz.len() - 1]) {
         Scene::new().refuses(&xz[..cut], "unpack");
     }
+    let Some(zst) = zstd(&archive) else {
+        println!("skipped: zstd is not installed");
+        return;
+    };
+    for cut in (5..zst.len()).step_by(101).chain([zst.len() - 1]) {
+        Scene::new().refuses(&zst[..cut], "unpack");
+    }
 }
 
 #[test]
@@ -711,7 +730,6 @@ fn an_archive_that_is_damaged_is_refused() {
         assert!(message.ends_with("this is not a tar archive") || message.contains("cut off"), "{message}");
         scene.nothing_is_left();
     }
-    scene.refuses(&[0x28, 0xb5, 0x2f, 0xfd, 0, 0, 0, 0], "zstd compression is not supported");
     scene.refuses(b"BZh9 and so on", "bzip2 compression is not supported");
     let mut archive = Archive::default().file("f", "x").file("g", "y").end();
     archive[1024] ^= 1;
@@ -726,6 +744,13 @@ fn an_archive_that_is_damaged_is_refused() {
         xz[middle] ^= 1;
         scene.refuses(&xz, "read the archive");
     }
+    if let Some(mut zst) = zstd(&plain().end()) {
+        let checksum = zst.len() - 1;
+        zst[checksum] ^= 1;
+        scene.refuses(&zst, "read the archive");
+    }
+    // A window of 2^41 bytes, which would have to be in memory (RFC 8878, 3.1.1.1.2).
+    scene.refuses(&[0x28, 0xb5, 0x2f, 0xfd, 0, 0xf8, 1, 0, 0], "read the archive");
 }
 
 // ---- digests and names ------------------------------------------------------------------------------------------

@@ -163,3 +163,30 @@ fn both_can_die_at_any_moment() {
         }
     }
 }
+
+#[test]
+fn a_volume_is_mounted_by_its_name() {
+    let Some(world) = World::new("mount-fscomp") else { return };
+    world.base("small");
+    world.ok(&["fscomp", "create", "data"]);
+    fs::write(world.store().join("fscomps/data/file"), "text\n").unwrap();
+    for (name, edit) in [("plain", none as fn(&mut Value)), ("pot", pot)] {
+        let id = world.running(name, edit);
+        world.ok(&["mount-in", "--fscomp", "--ro", "--save", &id, "data", "/mnt"]);
+        assert_eq!(world.ok(&["exec", &id, "cat", "/mnt/file"]), "text\n");
+        assert!(world.fails(1, &["fscomp", "rm", "data"]).contains("in use"));
+        let bundle = world.state(&id)["bundle"].as_str().unwrap().to_owned();
+        let config = || serde_json::from_slice::<Value>(&fs::read(format!("{bundle}/config.json")).unwrap()).unwrap();
+        if name == "pot" {
+            let saved = json!([{"name": "data", "destination": "/mnt", "readonly": true}]);
+            assert_eq!(config()["pot"]["fscomps"], saved);
+            assert!(config()["pot"].get("directories").is_none());
+        }
+        world.ok(&["mount-out", "--save", &id, "/mnt"]);
+        assert!(!config().to_string().contains("/mnt"), "{}", config());
+        for wrong in ["no", "../data", "a b", "%"] {
+            assert!(world.fails(1, &["mount-in", "--fscomp", &id, wrong, "/mnt"]).contains("fscomp"), "{wrong}");
+        }
+        world.ok(&["delete", "--force", &id]);
+    }
+}
