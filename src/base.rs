@@ -41,7 +41,7 @@ pub use error::BaseError;
 pub use fetch::{FetchError, FetchOptions};
 pub use oci::{Image, ImageError, ImageIds, ImageOptions, NoPlatform, Platform};
 pub use pack::{Source, copy, copy_upper, extract, extract_over, extract_upper, pack, pack_over, pack_upper};
-pub use partial::{Partial, sweep as sweep_partial};
+pub use partial::{Partial, sweep as sweep_partial, sweep_with as sweep_partial_with};
 pub(crate) use parts::{Stored, parts};
 pub use progress::{Progress, Quiet};
 pub(crate) use tree::remove as remove_tree;

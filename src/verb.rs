@@ -17,6 +17,7 @@ pub mod import;
 pub mod info;
 pub mod kill;
 pub mod list;
+mod making;
 pub mod mount;
 pub mod network;
 pub mod pause;

@@ -11,6 +11,7 @@ use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use std::ffi::CString;
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -125,6 +126,14 @@ pub(super) fn remove_base(bases: &Path, name: &str) -> Result<(), BaseError> {
 /// # Errors
 /// [`BaseError::Io`].
 pub fn sweep(bases: &Path) -> Result<Vec<PathBuf>, BaseError> {
+    sweep_with(bases, |_| Ok(()))
+}
+
+/// The same; `end` does first what belongs to it.
+///
+/// # Errors
+/// [`BaseError::Io`].
+pub fn sweep_with(bases: &Path, mut end: impl FnMut(&Path) -> io::Result<()>) -> Result<Vec<PathBuf>, BaseError> {
     let parent = match open_directory(bases) {
         Err(Errno::ENOENT) => return Ok(Vec::new()),
         other => other.at("open", bases)?,
@@ -142,6 +151,7 @@ pub fn sweep(bases: &Path) -> Result<Vec<PathBuf>, BaseError> {
             Err(errno) => return Err(errno).at("lock", path),
             Ok(None) => {}
             Ok(Some(locked)) => {
+                end(&path).at("finish", &path)?;
                 tree::remove(parent.as_fd(), &name).at("remove", &path)?;
                 drop(locked);
                 swept.push(path);

@@ -10,10 +10,9 @@
 //! rootfs.tar       the root of a bundle without a base
 //! ```
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -26,6 +25,8 @@ use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result};
 use crate::facts::Os;
 use crate::host::this;
+
+use super::making::Making;
 
 /// Arguments of `export`.
 #[derive(Debug, Args)]
@@ -132,7 +133,8 @@ impl cli::Run for Export {
             base,
             parts: Vec::new(),
         };
-        let mut out = Out::create(&self.file, manifest).doing(|| format!("create {}", self.file.display()))?;
+        let (making, file) = Making::file(&storage, &self.file)?;
+        let mut out = Out::begin(file, manifest).doing(|| format!("create {}", self.file.display()))?;
         let failed = |e: UnpackError| Error::operator(format!("export to {}", self.file.display())).because(e);
         let told = || format!("write {}", self.file.display());
         out.part(CONFIG, |to| to.write_all(&bundle.config).map_err(UnpackError::from)).map_err(failed)?;
@@ -156,6 +158,7 @@ impl cli::Run for Export {
             }
         };
         out.finish().doing(told)?;
+        making.finish()?;
         for line in done.iter().flat_map(|done| done.skipped.notices()) {
             eprintln!("potrun: {line}");
         }
@@ -163,27 +166,20 @@ impl cli::Run for Export {
     }
 }
 
-/// The file in the making: under a name of its own, and nothing of it is left unless it is done.
+/// The file in the making.
 struct Out {
     file: File,
-    path: PathBuf,
-    part: PathBuf,
     manifest: Manifest,
     /// Bytes that are kept for the manifest, which is known last and stands first.
     room: u64,
-    done: bool,
 }
 
 /// A block of a tar archive.
 const BLOCK: u64 = 512;
 
 impl Out {
-    fn create(path: &Path, manifest: Manifest) -> io::Result<Self> {
-        let mut part = path.as_os_str().to_owned();
-        part.push(".part");
-        let part = PathBuf::from(part);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
-        let mut out = Self { file, path: path.into(), part, manifest, room: 0, done: false };
+    fn begin(file: File, manifest: Manifest) -> io::Result<Self> {
+        let mut out = Self { file, manifest, room: 0 };
         // As large as it can become with the parts that there are.
         let longest = |name: &str| Part { name: name.into(), size: u64::MAX, sha256: Hasher::default().digest() };
         let full = Manifest { parts: vec![longest(CONFIG), longest(ROOTFS)], ..out.manifest.clone() };
@@ -230,19 +226,7 @@ impl Out {
         text.resize(usize::try_from(self.room).map_err(io::Error::other)?, b' ');
         self.file.seek(SeekFrom::Start(BLOCK))?;
         self.file.write_all(&text)?;
-        self.file.sync_all()?;
-        fs::rename(&self.part, &self.path)?;
-        self.done = true;
-        Ok(())
-    }
-}
-
-impl Drop for Out {
-    fn drop(&mut self) {
-        if !self.done {
-            // An error is on its way already.
-            fs::remove_file(&self.part).unwrap_or_default();
-        }
+        self.file.sync_all()
     }
 }
 

@@ -35,6 +35,9 @@ impl cli::Run for Gc {
                 super::print(&format!("bridge {bridge}\n"))?;
             }
         }
+        for path in super::making::sweep(&this::facts::storage(&context.store))? {
+            super::print(&format!("{}\n", path.display()))?;
+        }
         let swept = this::sweep(&context.store, &context.root).doing(|| "sweep the store")?;
         for path in swept {
             super::print(&format!("{}\n", path.display()))?;

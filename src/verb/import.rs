@@ -16,8 +16,9 @@ use crate::host::storage::Left;
 use crate::host::this;
 use crate::settings::{self, Settings};
 
-use super::clone::{NewBundle, free, rootfs};
+use super::clone::{free, rootfs};
 use super::export::{CONFIG, LAYER, MANIFEST, Manifest, Part, ROOTFS, STREAM, VERSION};
+use super::making::Making;
 
 /// Arguments of `import`.
 #[derive(Debug, Args)]
@@ -113,7 +114,7 @@ impl Import {
                 return Err(error.hint(format!("first import base {} with sha256 {}", base.name, base.sha256)));
             }
         }
-        let mut made = NewBundle::in_directory(&self.bundle)?;
+        let made = Making::bundle_in(&storage, &self.bundle)?;
         let mut skipped = Unpacked::default().skipped;
         if let Some((base, data)) = manifest.base.as_ref().zip(find(LAYER).or(find(STREAM))) {
             let id = super::id(self.id.as_deref().unwrap_or(&manifest.name))?;
@@ -121,29 +122,30 @@ impl Import {
             let owner = context.root.join(id.as_str());
             let disk = bundle.pot.as_ref().and_then(|pot| pot.limits.disk);
             let left = Left { id: &id, owner: &owner, base: &base.name, disk };
-            let brought = if data.name == STREAM {
-                storage
-                    .needs_datasets("a stream")?
-                    .receive_pot(&left, &data.here(&file).doing(|| format!("read {STREAM}"))?)
-                    .map(|()| Unpacked::default())
+            made.config(&bundle.config)?;
+            if data.name == STREAM {
+                let datasets = storage.needs_datasets("a stream")?;
+                let stream = data.here(&file).doing(|| format!("read {STREAM}"))?;
+                made.finish_with_data(&storage, &id, || datasets.receive_pot(&left, &stream))?;
             } else {
-                storage.unpack_pot(&left, |unpack| data.read(&file, unpack))
-            };
-            skipped = brought.map_err(|e| Error::operator(format!("leave its data for {id}")).because(e))?.skipped;
-            made.write_for(&bundle.config, context, &id)?;
-        } else if let Some(root) = find(ROOTFS) {
-            let (name, _) = rootfs(&bundle)?;
-            let to = made.directory(&name)?;
-            // No device nodes: whoever made the file could name any disk of this host.
-            let options = UnpackOptions::default();
-            let unpack = |input: &mut dyn Read| extract(input, to.as_fd(), &options);
-            let done: std::result::Result<Unpacked, UnpackError> = root.read(&file, unpack);
-            skipped = done.map_err(|e| Error::operator(format!("unpack {ROOTFS}")).because(e))?.skipped;
-            made.write(&bundle.config)?;
+                made.finish_with_data(&storage, &id, || {
+                    skipped = storage.unpack_pot(&left, |unpack| data.read(&file, unpack))?.skipped;
+                    Ok(())
+                })?;
+            }
         } else {
-            made.write(&bundle.config)?;
+            if let Some(root) = find(ROOTFS) {
+                let (name, _) = rootfs(&bundle)?;
+                let to = made.root(&name)?;
+                // No device nodes: whoever made the file could name any disk of this host.
+                let options = UnpackOptions::default();
+                let unpack = |input: &mut dyn Read| extract(input, to.as_fd(), &options);
+                let done: std::result::Result<Unpacked, UnpackError> = root.read(&file, unpack);
+                skipped = done.map_err(|e| Error::operator(format!("unpack {ROOTFS}")).because(e))?.skipped;
+            }
+            made.config(&bundle.config)?;
+            made.finish()?;
         }
-        made.keep();
         for line in skipped.notices() {
             eprintln!("potrun: {line}");
         }

@@ -45,7 +45,9 @@ fn path(path: &Path) -> &str {
 fn a_clone_has_the_data_and_leaves_the_original_alone() {
     let Some(world) = World::new("clone") else { return };
     world.base("small");
-    fs::create_dir(world.store().join("partial")).unwrap();
+    for dir in ["partial", "making"] {
+        fs::create_dir(world.store().join(dir)).unwrap();
+    }
     let before = world.snapshot();
     for (kind, edit) in [("plain", none as fn(&mut Value)), ("pot", pot)] {
         let id = ended(&world, kind, edit);
@@ -282,41 +284,61 @@ fn a_layer_of_a_file_stays_in_its_place() {
 }
 
 #[test]
-fn a_clone_and_an_import_can_die_at_any_moment() {
+fn a_clone_an_import_and_an_export_can_die_at_any_moment() {
     let Some(world) = World::new("clone-crash") else { return };
     world.base("small");
-    fs::create_dir(world.store().join("partial")).unwrap();
-    let id = ended(&world, "e", pot);
-    let file = world.dir.join("e.tar");
-    world.ok(&["export", &id, path(&file)]);
-    let before = world.snapshot();
-    let (new, bundle) = (world.id("new"), world.dir.join("new"));
-    let cases = [
-        vec!["clone", "--bundle", path(&bundle), id.as_str(), new.as_str()],
-        vec!["import", "--bundle", path(&bundle), "--id", new.as_str(), path(&file)],
-    ];
-    for args in cases {
-        // Every fifth moment: each is a clone or an import of its own.
-        for n in (1..).step_by(5) {
-            drop(fs::remove_dir_all(&bundle));
-            if args[0] == "import" {
-                fs::create_dir(&bundle).unwrap();
-            }
-            let end = killed_at(&world, &args, n);
-            world.ok(&["gc"]);
-            if bundle.join("config.json").exists() {
-                // Then it is whole.
-                assert_eq!(world.ok(&["run", "-b", path(&bundle), &new]), SAID, "{args:?} moment {n}, {end:?}");
-            }
-            // What was left for it without a bundle is found by its id.
-            world.ok(&["delete", "--force", "--data", &new]);
-            assert_eq!(world.snapshot(), before, "{args:?} moment {n}, {end:?}");
-            if end == End::Exited(0) {
-                break;
+    for dir in ["partial", "making", "pots"] {
+        fs::create_dir_all(world.store().join(dir)).unwrap();
+    }
+    for (kind, edit) in [("plain", none as fn(&mut Value)), ("pot", pot)] {
+        let id = ended(&world, kind, edit);
+        let file = world.dir.join(format!("{kind}.tar"));
+        world.ok(&["export", &id, path(&file)]);
+        let before = world.snapshot();
+        let dir = world.dir.join(format!("{kind}-dir"));
+        fs::create_dir(&dir).unwrap();
+        let (new, bundle, exported) = (world.id("new"), dir.join("new"), dir.join("x.tar"));
+        let cases = [
+            vec!["clone", "--bundle", path(&bundle), id.as_str(), new.as_str()],
+            vec!["import", "--bundle", path(&bundle), "--id", new.as_str(), path(&file)],
+            vec!["export", id.as_str(), path(&exported)],
+        ];
+        for args in cases {
+            // Every so many moments: each is a clone, an import or an export of its own.
+            for n in (1..).step_by(9) {
+                drop(fs::remove_dir_all(&bundle));
+                drop(fs::remove_file(&exported));
+                if args[0] == "import" {
+                    fs::create_dir(&bundle).unwrap();
+                }
+                let end = killed_at(&world, &args, n);
+                world.ok(&["gc"]);
+                let what = format!("{args:?} moment {n}, {end:?}");
+                let made: Vec<_> = fs::read_dir(&dir).unwrap().map(|one| one.unwrap().file_name()).collect();
+                if args[0] == "export" {
+                    assert!(made.is_empty() || made == ["x.tar"], "{what}: {made:?}");
+                    assert_eq!(fs::read_dir(world.store().join("making")).unwrap().count(), 0, "{what}");
+                } else if bundle.join("config.json").exists() {
+                    // Then it is whole, with its data.
+                    assert_eq!(made, ["new"], "{what}");
+                    assert!(fs::read_dir(&bundle).unwrap().count() <= 2, "{what}");
+                    assert_eq!(world.ok(&["run", "-b", path(&bundle), &new]), SAID, "{what}");
+                    let data = world.run(&["delete", "--force", "--data", &new]);
+                    assert_eq!(data.code, Some(0), "{what}");
+                } else {
+                    // Then nothing of it is there, and no data.
+                    let there = if args[0] == "import" { fs::read_dir(&bundle).unwrap().count() } else { made.len() };
+                    assert_eq!(there, 0, "{what}");
+                    assert!(!world.store().join("pots").join(&new).exists(), "{what}");
+                }
+                assert_eq!(world.snapshot(), before, "{what}");
+                if end == End::Exited(0) {
+                    break;
+                }
             }
         }
+        world.ok(&["delete", &id]);
     }
-    world.ok(&["delete", &id]);
 }
 
 #[test]
