@@ -548,9 +548,7 @@ impl Op {
     #[must_use]
     pub fn undo(&self) -> Option<Self> {
         Some(match self {
-            Self::UseBase { base, id, keep } => {
-                Self::ReleaseBase { base: base.clone(), id: id.clone(), keep: *keep }
-            }
+            Self::UseBase { base, id, keep } => Self::ReleaseBase { base: base.clone(), id: id.clone(), keep: *keep },
             Self::CreateLayer { path, owner, keep, .. } => {
                 Self::RemoveLayer { path: path.clone(), owner: owner.clone(), keep: keep.is_some() }
             }

@@ -48,7 +48,9 @@ impl<R: BufRead> Read for Zstd<R> {
                 }
             }
             while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
-                self.decoder.decode_blocks(&mut self.input, BlockDecodingStrategy::UptoBlocks(1)).map_err(|e| wrong(&e))?;
+                self.decoder
+                    .decode_blocks(&mut self.input, BlockDecodingStrategy::UptoBlocks(1))
+                    .map_err(|e| wrong(&e))?;
             }
             match self.decoder.read(buffer)? {
                 0 if !buffer.is_empty() => {}
@@ -56,7 +58,10 @@ impl<R: BufRead> Read for Zstd<R> {
             }
             let said = self.decoder.get_checksum_from_data();
             if said.is_some() && said != self.decoder.get_calculated_checksum() {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a zstd frame has another checksum than it says"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "a zstd frame has another checksum than it says",
+                ));
             }
             self.inside = false;
         }

@@ -310,23 +310,24 @@ fn address(c: &mut Cursor<'_>) -> Option<IpAddr> {
     }
 }
 
-/// Bytes: a number, or as pot writes them, a number with one of b k m g.
-fn bytes(c: &mut Cursor<'_>) -> Option<u64> {
-    let size = match c.value().as_str() {
-        None => c.value().as_u64(),
-        Some(text) => {
-            let digits = text.trim_end_matches(|ch: char| ch.is_ascii_alphabetic());
-            let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
-                "" | "b" => Some(0),
-                "k" => Some(10),
-                "m" => Some(20),
-                "g" => Some(30),
-                _ => None,
-            };
-            let plain = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u64>().ok()).flatten();
-            plain.zip(shift).and_then(|(n, shift)| n.checked_mul(1 << shift))
-        }
+/// Bytes, as pot writes them: a number, or one with one of b k m g.
+#[must_use]
+pub fn size(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|ch: char| ch.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => Some(0),
+        "k" => Some(10),
+        "m" => Some(20),
+        "g" => Some(30),
+        _ => None,
     };
+    let plain = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u64>().ok()).flatten();
+    plain.zip(shift).and_then(|(n, shift)| n.checked_mul(1 << shift)).filter(|n| *n > 0)
+}
+
+/// The same, or a number.
+fn bytes(c: &mut Cursor<'_>) -> Option<u64> {
+    let size = c.value().as_str().map_or_else(|| c.value().as_u64(), size);
     match size {
         Some(n) if n > 0 => Some(n),
         _ => c.expected("a whole number of bytes from 1 to 2^64-1, such as 1048576 or \"512m\""),

@@ -94,18 +94,34 @@ impl Storage {
         }
     }
 
-    /// Makes an empty volume.
+    /// Makes an empty volume, which may have so many bytes.
     ///
     /// # Errors
-    /// `AlreadyExists`, or the kernel's or zfs(8)'s words.
-    pub fn create_fscomp(&self, name: &str) -> io::Result<()> {
+    /// `AlreadyExists`, `Unsupported`: it cannot have a limit, or the kernel's or zfs(8)'s words.
+    pub fn create_fscomp(&self, name: &str, quota: Option<u64>) -> io::Result<()> {
+        if let Some(datasets) = self.datasets() {
+            return datasets.create_fscomp(name, quota);
+        }
+        let all = self.directories();
+        if quota.is_some() && !this::files::can_limit(&self.directory) {
+            let what = "needs a ZFS store, or one on a file system that keeps project quotas (prjquota)";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+        }
+        DirBuilder::new().mode(0o700).recursive(true).create(&all)?;
+        let path = all.join(name);
+        DirBuilder::new().mode(0o755).create(&path)?;
+        let limited = quota.map_or(Ok(()), |bytes| this::files::limit(&path, bytes));
+        limited.or_else(|e| fs::remove_dir(&path).and(Err(e)))
+    }
+
+    /// Says how many bytes a volume may have.
+    ///
+    /// # Errors
+    /// `NotFound`, or the kernel's or zfs(8)'s words.
+    pub fn limit_fscomp(&self, name: &str, quota: u64) -> io::Result<()> {
         match self.datasets() {
-            Some(datasets) => datasets.create_fscomp(name),
-            None => {
-                let all = self.directories();
-                DirBuilder::new().mode(0o700).recursive(true).create(&all)?;
-                DirBuilder::new().mode(0o755).create(all.join(name))
-            }
+            Some(datasets) => datasets.limit_fscomp(name, quota),
+            None => this::files::limit_anew(&self.directories().join(name), quota),
         }
     }
 
@@ -131,7 +147,14 @@ impl Storage {
     pub fn remove_fscomp(&self, name: &str) -> io::Result<()> {
         match self.datasets() {
             Some(datasets) => datasets.remove_fscomp(name),
-            None => fs::remove_dir(self.directories().join(name)),
+            None => {
+                let path = self.directories().join(name);
+                if fs::read_dir(&path)?.next().is_some() {
+                    return Err(io::ErrorKind::DirectoryNotEmpty.into());
+                }
+                this::files::unlimit(&path)?;
+                fs::remove_dir(path)
+            }
         }
     }
 

@@ -248,12 +248,8 @@ impl Datasets {
         };
         let found = crate::zfs::base(&listed, &dataset);
         Ok(found.map(|found| {
-            let base = Base {
-                digest: found.digest,
-                snapshot: found.snapshot,
-                osrelease: None,
-                referenced: found.referenced,
-            };
+            let base =
+                Base { digest: found.digest, snapshot: found.snapshot, osrelease: None, referenced: found.referenced };
             (base, found.mountpoint.into())
         }))
     }

@@ -44,8 +44,7 @@ pub fn clone(draft: &mut Draft<'_>, pot: &Pot) -> (Vec<Op>, PathBuf) {
             draft.note(format!("root: {root} is taken up as it was left for {}", draft.id));
         } else {
             let id = draft.id;
-            let what =
-                format!("{root} is kept, over {origin}: first potrun delete --data {id}, or name its base");
+            let what = format!("{root} is kept, over {origin}: first potrun delete --data {id}, or name its base");
             draft.refuse("/pot/base/release", what);
         }
         return (Vec::new(), rootfs);

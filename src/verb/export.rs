@@ -144,7 +144,9 @@ impl cli::Run for Export {
                 sent.map_err(|e| Error::operator(format!("export to {}", self.file.display())).because(e))?;
                 None
             }
-            (_, _, Some(_)) => return Err(Error::caller("--zfs is for a container on a base: nothing else is a dataset")),
+            (_, _, Some(_)) => {
+                return Err(Error::caller("--zfs is for a container on a base: nothing else is a dataset"));
+            }
             (Some(record), Some(base), None) => {
                 let packed = out.part(LAYER, |to| storage.pack_pot(&record, &base, to));
                 Some(packed.map_err(|e| Error::operator(format!("export to {}", self.file.display())).because(e))?)

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use clap::{Args, Subcommand};
 
-use crate::bundle::pot::is_name;
+use crate::bundle::pot::{self, is_name};
 use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result};
 use crate::host::this;
@@ -23,8 +23,19 @@ pub struct Fscomp {
 enum Verb {
     /// Make an empty volume
     Create {
+        /// Bytes that it may have; pot's units b, k, m, g
+        #[arg(long, value_name = "SIZE", value_parser = size)]
+        quota: Option<u64>,
         /// Its name
         name: String,
+    },
+    /// Say how much a volume may have that was made with a quota, or any volume where the store is ZFS
+    Quota {
+        /// Its name
+        name: String,
+        /// Bytes; pot's units b, k, m, g
+        #[arg(value_name = "SIZE", value_parser = size)]
+        size: u64,
     },
     /// Show all volumes
     Ls,
@@ -80,10 +91,17 @@ impl cli::Run for Fscomp {
         let storage = this::facts::storage(&context.store);
         let split = snapshot::split;
         match &self.verb {
-            Verb::Create { name } => {
-                storage.create_fscomp(checked(name)?).map_err(|e| match e.kind() {
+            Verb::Create { name, quota } => {
+                storage.create_fscomp(checked(name)?, *quota).map_err(|e| match e.kind() {
                     ErrorKind::AlreadyExists => Error::caller(format!("fscomp {name} already exists")),
+                    ErrorKind::Unsupported => Error::caller(format!("--quota {e}")),
                     _ => Error::operator(format!("create fscomp {name}")).because(e),
+                })?;
+            }
+            Verb::Quota { name, size } => {
+                storage.limit_fscomp(checked(name)?, *size).map_err(|e| match e.kind() {
+                    ErrorKind::NotFound => Error::caller(format!("fscomp {name} does not exist")),
+                    _ => Error::operator(format!("limit fscomp {name}")).because(e),
                 })?;
             }
             Verb::Ls => {
@@ -114,6 +132,10 @@ impl cli::Run for Fscomp {
         }
         Ok(0)
     }
+}
+
+fn size(text: &str) -> std::result::Result<u64, String> {
+    pot::size(text).ok_or_else(|| "not a whole number of bytes from 1 on, such as 1048576 or 512m".into())
 }
 
 fn checked(name: &str) -> Result<&str> {

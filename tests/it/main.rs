@@ -36,6 +36,8 @@ mod parity;
 #[cfg(target_os = "linux")]
 mod properties;
 #[cfg(target_os = "linux")]
+mod storage;
+#[cfg(target_os = "linux")]
 mod sys;
 #[cfg(target_os = "linux")]
 mod systemd;

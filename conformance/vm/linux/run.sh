@@ -1,7 +1,8 @@
 #!/bin/sh
 # Runs the cases of this directory on a Linux machine that can be thrown away, as root, and looks after each whether the
-# machine is as it was before. It must have a unified cgroup hierarchy, OpenZFS, and a disk that says its serial number is
-# "pool", whose first partition is overwritten.
+# machine is as it was before. It must have a unified cgroup hierarchy, OpenZFS, a disk that says its serial number is
+# "pool", whose first partition is overwritten, and one that says "quota", with a file system of ext4 that keeps project
+# quotas.
 #
 # usage: run.sh POTRUN [CASE...]        (default: all)
 #
@@ -48,6 +49,13 @@ make_base() {
     rm -rf "$tree"
 }
 
+# The disk that says its serial number is NAME.
+disk() { # name
+    for one in /sys/block/*; do
+        [ "$(cat "$one/serial" 2>/dev/null)" != "$1" ] || echo "/dev/${one##*/}"
+    done
+}
+
 # From now on datasets, or directories, are what bases and pots are kept in.
 on_zfs() { printf 'POT_ZFS_ROOT=%s/pot\nPOT_FS_ROOT=/opt/pot # a remark\n' $pool >/etc/potrun.conf; }
 on_overlay() { : >/etc/potrun.conf; }
@@ -56,11 +64,7 @@ on_overlay() { : >/etc/potrun.conf; }
 setup() {
     mkdir -p "$bundles" "$work/away"
     modprobe zfs || exit 2
-    disk=
-    for one in /sys/block/*; do
-        [ "$(cat "$one/serial" 2>/dev/null)" != pool ] || disk=/dev/${one##*/}1
-    done
-    zpool create -f -m /$pool $pool "$disk" || exit 2
+    zpool create -f -m /$pool $pool "$(disk pool)1" || exit 2
     ip link add ext0 type dummy
     ip address add $outer/24 dev ext0
     ip link set ext0 up
@@ -74,6 +78,7 @@ setup() {
     on_overlay
     pot warm true '"network": {"type": "public-bridge"}, "exportedPorts": [{"port": 80}], "limits": {"memory": "64m", "cpus": 1, "cpuset": "0", "pids": 99}'
     ran warm
+    mkdir -m 700 -p /var/lib/potrun/making /var/lib/potrun/partial
 }
 
 tidy() {
@@ -83,6 +88,7 @@ tidy() {
 }
 
 wipe() {
+    umount "$work/limited"
     zpool destroy -f small
     for part in jails fscomp bases; do
         for one in $(zfs list -H -o name -d 1 -t filesystem $pool/pot/$part | tail -n +2); do
@@ -91,6 +97,7 @@ wipe() {
     done
     for one in $(zfs list -H -o name -d 1 $pool | tail -n +2); do [ "$one" = $pool/pot ] || zfs destroy -r -f "$one"; done
     rm -rf /var/lib/potrun/pots/* /var/lib/potrun/fscomps
+    rmdir /opt/pot/jails/* # what zfs(8) leaves of a mountpoint of its own
 }
 
 for file in "$here"/cases/*.sh; do . "$file"; done

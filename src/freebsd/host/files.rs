@@ -80,6 +80,36 @@ pub fn changes(_: &Record) -> Result<Vec<Changed>, Trouble> {
     Err("its root is no layer of an overlay".into())
 }
 
+/// Whether directories of a store can have a limit.
+#[must_use]
+pub fn can_limit(_: &Path) -> bool {
+    false
+}
+
+/// Says how many bytes an empty directory may have.
+///
+/// # Errors
+/// Always: there are datasets only.
+pub fn limit(_: &Path, _: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Says anew how many bytes a directory may have.
+///
+/// # Errors
+/// Always: there are datasets only.
+pub fn limit_anew(_: &Path, _: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Takes the limit of a directory away.
+///
+/// # Errors
+/// None: it has none.
+pub fn unlimit(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
 impl Tree for Root {
     fn directory(&self, path: &Path) -> io::Result<File> {
         let place = beneath::directory(&self.0, path, Missing::Error)?;

@@ -3,7 +3,7 @@
 //! A base is there when its snapshot is. The lock of the directory `bases` is held from making a dataset to its snapshot,
 //! so what has none, and the mark of an import, is what a crash left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -15,6 +15,7 @@ use crate::base::{Base, BaseError, Keep, Room};
 use crate::host::tool::ToolError;
 use crate::zfs::SNAPSHOT;
 
+use super::pots::LIES_ON;
 use super::{DIGEST, Datasets, missing, words, zfs};
 
 /// The user property that says what is known of a base, as JSON.
@@ -125,9 +126,14 @@ impl Keep for Datasets {
             clone.strip_prefix(&jails).and_then(|rest| rest.strip_suffix("/m")).unwrap_or(clone).replace(":2b", "+")
         };
         let clones = listed.trim().split(',').filter(|clone| !matches!(*clone, "" | "-"));
-        let mut all: Vec<String> = clones.map(id).collect();
-        all.sort();
-        Ok(all)
+        let mut all: BTreeSet<String> = clones.map(id).collect();
+        // Those that lie on it by way of another pot, or not at all as ZFS sees it.
+        let columns = format!("name,{LIES_ON}");
+        let args = ["list", "-H", "-d", "2", "-t", "filesystem", "-o", &columns, jails.trim_end_matches('/')];
+        let listed = zfs(&words(&args)).map_err(failed("list", &jails))?;
+        let lie_on = |line: &str| line.strip_suffix(&snapshot)?.strip_suffix('\t').map(id);
+        all.extend(listed.lines().filter_map(lie_on));
+        Ok(all.into_iter().collect())
     }
 
     fn remove(&self, name: &str) -> Result<(), BaseError> {

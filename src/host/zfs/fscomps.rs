@@ -11,16 +11,29 @@ impl Datasets {
         format!("{}/fscomp/{name}", self.store)
     }
 
-    /// Makes an empty volume.
+    /// Makes an empty volume, which may have so many bytes.
     ///
     /// # Errors
     /// `AlreadyExists`, or zfs(8)'s words.
-    pub fn create_fscomp(&self, name: &str) -> io::Result<()> {
+    pub fn create_fscomp(&self, name: &str, quota: Option<u64>) -> io::Result<()> {
         self.lay_out().map_err(io::Error::other)?;
-        super::create(&self.fscomp(name), &BTreeMap::new()).map_err(|e| match e.to_string() {
+        let properties: BTreeMap<_, _> =
+            quota.map(|bytes| ("refquota".into(), bytes.to_string())).into_iter().collect();
+        super::create(&self.fscomp(name), &properties).map_err(|e| match e.to_string() {
             text if text.contains("dataset already exists") => io::ErrorKind::AlreadyExists.into(),
             text => io::Error::other(text),
         })
+    }
+
+    /// Says how many bytes a volume may have.
+    ///
+    /// # Errors
+    /// `NotFound`, or zfs(8)'s words.
+    pub fn limit_fscomp(&self, name: &str, quota: u64) -> io::Result<()> {
+        match zfs(&words(&["set", &format!("refquota={quota}"), &self.fscomp(name)])) {
+            Err(e) if missing(&e) => Err(io::ErrorKind::NotFound.into()),
+            other => other.map(drop).map_err(io::Error::other),
+        }
     }
 
     /// The names of all volumes.

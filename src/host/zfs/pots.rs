@@ -159,8 +159,7 @@ impl Datasets {
             args.extend(["-o".to_string(), format!("{name}={value}")]);
         }
         args.extend(words(&["-x", "canmount", &root]));
-        let tool =
-            Tool { path: file(), args: &args, env: &[], input: &[], timeout: None, output: Output::Keep };
+        let tool = Tool { path: file(), args: &args, env: &[], input: &[], timeout: None, output: Output::Keep };
         tool::from_file(&tool, stream)?;
         let listed = zfs(&words(&["list", "-H", "-o", "name", "-d", "1", "-t", "snapshot", &root]))?;
         for snapshot in listed.lines() {
@@ -180,8 +179,7 @@ impl Datasets {
         let snapshot = format!("{root}@sent-{}", std::process::id());
         zfs(&words(&["snapshot", "-o", &format!("{IMPORT}={id}"), &snapshot]))?;
         let args = words(&["zfs", "send", &snapshot]);
-        let tool =
-            Tool { path: file(), args: &args, env: &[], input: &[], timeout: None, output: Output::Keep };
+        let tool = Tool { path: file(), args: &args, env: &[], input: &[], timeout: None, output: Output::Keep };
         let sent = tool::to_writer(&tool, to);
         let removed = zfs(&words(&["destroy", &snapshot]));
         sent?;

@@ -20,7 +20,7 @@ use crate::id::ContainerId;
 use crate::settings::{self, Driver, Settings};
 use crate::{lease, plan};
 
-use super::{layer, quota};
+use super::layer;
 use super::network::facts as network;
 
 /// Looks at what `bundle` needs. Changes nothing.
@@ -35,16 +35,14 @@ pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, store: &Path) -> 
         None => None,
     };
     let kept = match (storage.datasets(), pot) {
-        (Some(datasets), Some(pot)) if pot.base.is_some() => {
-            datasets.kept(id).map_err(looking("what it left"))?
-        }
+        (Some(datasets), Some(pot)) if pot.base.is_some() => datasets.kept(id).map_err(looking("what it left"))?,
         (None, Some(pot)) if pot.base.is_some() => {
             layer::kept(&storage.directory, id).doing(|| "look for what was left")?
         }
         _ => None,
     };
     let limited = pot.is_some_and(|pot| pot.limits.disk.is_some()) && storage.datasets().is_none();
-    let quota = limited && geteuid().is_root() && quota::offered(&storage.directory);
+    let quota = limited && super::files::can_limit(&storage.directory);
     let mut fscomps = BTreeMap::new();
     for fscomp in pot.iter().flat_map(|pot| &pot.fscomps) {
         let path = storage.fscomp(&fscomp.name);
@@ -184,7 +182,12 @@ fn read_base(storage: &Storage, name: &str) -> Result<Option<Base>> {
         return Ok(found.map(|(base, _)| base));
     }
     let found = storage.bases().find(name).doing(|| format!("look at base {name}"))?;
-    Ok(found.map(|base| Base { digest: Some(base.sha256.to_string()), snapshot: None, osrelease: None, referenced: None }))
+    Ok(found.map(|base| Base {
+        digest: Some(base.sha256.to_string()),
+        snapshot: None,
+        osrelease: None,
+        referenced: None,
+    }))
 }
 
 /// The bases of a store.

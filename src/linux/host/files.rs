@@ -16,7 +16,7 @@ use crate::op::{self, Op};
 use crate::state::{Record, Status, Storage};
 
 use super::beneath::{self, Links};
-use super::{changes, inside, layer, open_path, process, program, sys};
+use super::{changes, inside, layer, open_path, process, program, quota, sys};
 
 /// The root of a container, which its links do not lead out of.
 #[derive(Debug)]
@@ -127,6 +127,38 @@ pub fn changes(record: &Record) -> Result<Vec<Changed>, Trouble> {
         Some(op::Root::Overlay { lower, layer }) => Ok(changes::of(lower, &layer.join("upper"))?),
         _ => Err("its root is no layer of an overlay".into()),
     }
+}
+
+/// Whether directories of a store can have a limit.
+#[must_use]
+pub fn can_limit(store: &Path) -> bool {
+    nix::unistd::geteuid().is_root() && quota::offered(store)
+}
+
+/// Says how many bytes an empty directory may have.
+///
+/// # Errors
+/// The kernel's words.
+pub fn limit(dir: &Path, bytes: u64) -> io::Result<()> {
+    let lock = File::open(dir.parent().unwrap_or(dir))?;
+    lock.lock()?;
+    quota::limit(&[dir], bytes)
+}
+
+/// Says anew how many bytes a directory may have that was made with a limit.
+///
+/// # Errors
+/// It was not, or the kernel's words.
+pub fn limit_anew(dir: &Path, bytes: u64) -> io::Result<()> {
+    quota::change(dir, bytes)
+}
+
+/// Takes the limit of a directory away, if it has one.
+///
+/// # Errors
+/// The kernel's words.
+pub fn unlimit(dir: &Path) -> io::Result<()> {
+    quota::release(dir)
 }
 
 impl Tree for Root {

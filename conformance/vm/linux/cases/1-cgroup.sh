@@ -91,6 +91,7 @@ case_limits_of_a_bundle_are_kept_too() {
 }
 
 case_conformance_with_cgroup2() {
+    on_zfs
     log=$work/conformance
     "$(dirname "$potrun")/conformance" --runtime "$potrun" --cgroups v2 >"$log" 2>&1
     echo ": $(tail -n 1 "$log")" >"$work/said"

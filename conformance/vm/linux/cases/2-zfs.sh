@@ -183,7 +183,7 @@ case_a_full_pool() {
     works zfs destroy small/hog
     works "$potrun" $store run --bundle "$bundles/b" b
     same "$(zfs list -H -o name -r small/pot/jails small/pot/bases | tr '\n' ' ')" \
-        "small/pot/jails small/pot/bases small/pot/bases/$release " "what is left"
+        "small/pot/bases small/pot/bases/$release small/pot/jails " "what is left"
     works zpool destroy small
     rm -r "$work/small" "$work/big" "$work/big.tgz"
     rmdir "$work/small.d"

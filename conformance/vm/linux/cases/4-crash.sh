@@ -71,6 +71,59 @@ case_rollback_killed() {
     works zfs destroy -r $pool/pot/fscomp/data
 }
 
+# What a verb has made of pot a, for b: whole, or nothing.
+whole_or_nothing() {
+    collect
+    if [ -e "$bundles/b/config.json" ]; then
+        code=0 out=$("$potrun" run --bundle "$bundles/b" b 2>&1 </dev/null) || code=$?
+        same "$code $out" "0 made" "what b is, at call $n"
+        works "$potrun" delete --data b
+    else
+        same "$(ls -A "$bundles/b" 2>/dev/null)" "" "what is left of its bundle, at call $n"
+        refused "does not exist" "$potrun" delete --data b
+    fi
+    rm -rf "$bundles/b"
+    same "$(ls -A "$bundles")" a "what is left beside it, at call $n"
+}
+
+made() {
+    on_zfs
+    pot a 'if [ -e /var/tmp/f ]; then cat /var/tmp/f; else echo made >/var/tmp/f; fi'
+    started a
+    until_true stopped a
+}
+
+case_clone_killed() {
+    made
+    machine >"$work/prior"
+    killed 17 true whole_or_nothing clone --bundle "$bundles/b" a b
+    whole_or_nothing
+}
+
+case_import_of_a_pot_killed() {
+    made
+    works "$potrun" export a "$work/a.tar"
+    works "$potrun" export --zfs a "$work/a.zfs"
+    machine >"$work/prior"
+    for file in a.tar a.zfs; do
+        killed 29 "mkdir $bundles/b" whole_or_nothing import --bundle "$bundles/b" --id b "$work/$file"
+        whole_or_nothing
+        rm "$work/$file"
+    done
+}
+
+case_export_killed() {
+    made
+    mkdir "$bundles/b"
+    machine >"$work/prior"
+    nothing() {
+        collect
+        same "$(ls -A "$bundles/b")" "" "what is left, at call $n"
+    }
+    killed 31 true nothing export --zfs a "$bundles/b/x"
+    works tar -tf "$bundles/b/x"
+}
+
 case_what_is_under_way_when_potrun_dies_is_waited_for() {
     # zfs(8) goes on when potrun is killed: a delete that looked at once would find nothing, and leave the clone.
     full
