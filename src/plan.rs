@@ -190,7 +190,7 @@ impl fmt::Display for Plan {
     }
 }
 
-/// Translates other limits for the group of a container that runs (Linux).
+/// Translates other limits for the group of a container that runs.
 ///
 /// # Errors
 /// All that is wrong with them, each with its JSON pointer.
@@ -199,7 +199,7 @@ pub fn update(
     facts: &Facts,
     id: &ContainerId,
     mut resources: oci_spec::runtime::LinuxResources,
-    group: &std::path::Path,
+    group: &Group,
     unit: Option<&linux::systemd::Unit>,
 ) -> Result<Vec<Op>, Refusal> {
     let mut bundle = bundle.clone();
@@ -210,7 +210,13 @@ pub fn update(
     bundle.spec.set_linux(Some(linux));
     bundle.pot = None;
     let mut draft = Draft { bundle: &bundle, facts, id, problems: Vec::new(), notes: Vec::new() };
-    let ops = linux::resources::update(&mut draft, group, unit);
+    let ops = match group {
+        Group::Cgroup(path) => linux::resources::update(&mut draft, path, unit),
+        Group::Jail(jail) => {
+            let asked = bundle.spec.linux().as_ref().and_then(|linux| linux.resources().clone());
+            freebsd::limits::update(&mut draft, jail, &asked.unwrap_or_default())
+        }
+    };
     if draft.problems.is_empty() { Ok(ops) } else { Err(Refusal(draft.problems)) }
 }
 

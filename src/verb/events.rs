@@ -47,7 +47,8 @@ impl cli::Run for Events {
         }
         let mut killed = false;
         loop {
-            let end = this::process::end(&record.process, Some(self.interval)).doing(|| "wait for the next event")?;
+            let end = this::process::end(&record.process, Some(self.interval), || Ok(()));
+            let end = end.doing(|| "wait for the next event")?;
             let oom = record.group.as_ref().and_then(this::process::oom_killed) == Some(true);
             // runc tells of each; here it is the first that is told, since the kernel counts them together.
             if oom && !std::mem::replace(&mut killed, true) {

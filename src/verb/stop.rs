@@ -1,5 +1,6 @@
 //! `stop`: the graceful end: the pot's command or a signal, and after a while an end that nobody can refuse.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -12,7 +13,7 @@ use crate::exit::End;
 use crate::host::{Host, This, first, this};
 use crate::plan;
 use crate::state::{Record, State, Status};
-use crate::store::{Entry, Store};
+use crate::store::Store;
 
 /// What podman and docker wait, where nobody says it.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,47 +44,44 @@ impl cli::Run for Stop {
         let timeout = self.timeout.or(stop.timeout).map_or(TIMEOUT, Duration::from_secs);
         let deadline = Instant::now() + timeout;
         let left = || Some(deadline.saturating_duration_since(Instant::now()));
-        match status {
-            // It waits for start, deaf to everything else; or it would not hear before it is resumed.
-            Status::Created | Status::Paused => {}
-            Status::Running if stop.command.is_empty() => {
-                signal(&record)?;
+        let wanted = signal(&record)?;
+        // Watched before it is asked: who sees no end does not know how it was.
+        let ended = |most, first: &dyn Fn() -> io::Result<()>| super::wait::ended(&entry, &record, most, first);
+        let by_command = || {
+            if let Err(e) = command(&bundle, &record, &stop.command, deadline) {
+                tracing::warn!("stop command: {}", e.chain());
             }
-            Status::Running => {
-                if let Err(e) = command(&bundle, &record, &stop.command, deadline) {
-                    tracing::warn!("stop command: {}", e.chain());
-                }
-                // What the command has ended needs no signal, and may be ending still.
-                if super::wait::ended(&entry, &record, Some(Duration::ZERO))?.is_none() {
-                    signal(&record)?;
-                }
-            }
-            Status::Creating | Status::Stopped => return finish(&entry, &record),
-        }
-        if status == Status::Running && super::wait::ended(&entry, &record, left())?.is_some() {
-            return finish(&entry, &record);
-        }
+            Ok(())
+        };
+        let ask = || this::process::signal(&record.process, wanted).map(drop);
         // All that is left, the first process among it.
-        match &record.group {
-            Some(group) => this::process::signal_group(group, libc::SIGKILL).doing(|| format!("kill {group}"))?,
-            None => drop(this::process::signal(&record.process, libc::SIGKILL).doing(|| "kill the first process")?),
+        let kill = || match &record.group {
+            Some(group) => this::process::signal_group(group, libc::SIGKILL),
+            None => this::process::signal(&record.process, libc::SIGKILL).map(drop),
+        };
+        let mut exit = None;
+        if status == Status::Running && !stop.command.is_empty() {
+            // What the command has ended needs no signal, and may be ending still.
+            exit = ended(Some(Duration::ZERO), &by_command)?;
         }
-        finish(&entry, &record)
+        if status == Status::Running && exit.is_none() {
+            exit = ended(left(), &ask)?;
+        }
+        if exit.is_none() {
+            exit = match status {
+                Status::Creating | Status::Stopped => ended(None, &|| Ok(()))?,
+                // Also what waits for start, deaf to everything else, or is paused and would hear when it is resumed.
+                Status::Created | Status::Running | Status::Paused => ended(None, &kill)?,
+            };
+        }
+        super::wait::print(&exit.ok_or_else(|| Error::operator("the first process does not end"))?)
     }
 }
 
-/// Waits for the end that must come, and prints it.
-fn finish(entry: &Entry, record: &Record) -> Result<u8> {
-    let exit = super::wait::ended(entry, record, None)?;
-    let exit = exit.ok_or_else(|| Error::operator("the first process does not end"))?;
-    super::wait::print(&exit)
-}
-
 /// The signal that the image wants, or SIGTERM.
-fn signal(record: &Record) -> Result<()> {
+fn signal(record: &Record) -> Result<i32> {
     let wanted = record.annotations.get(SIGNAL).filter(|text| !text.is_empty());
-    let signal = wanted.map_or(Ok(libc::SIGTERM), |text| super::kill::parse(text))?;
-    this::process::signal(&record.process, signal).doing(|| format!("send signal {signal}")).map(drop)
+    wanted.map_or(Ok(libc::SIGTERM), |text| super::kill::parse(text))
 }
 
 /// Runs the pot's command inside, as its first process's user, until the deadline at most.
@@ -104,7 +102,7 @@ fn command(bundle: &crate::bundle::Bundle, record: &Record, args: &[String], dea
     let who = this::process::identity(pid).doing(|| format!("look at process {pid}"))?;
     host.commit().and_then(|()| host.started()).map_err(failed)?;
     let left = deadline.saturating_duration_since(Instant::now());
-    let late = this::process::end(&who, Some(left)).doing(|| "wait for it")? == End::Lives;
+    let late = this::process::end(&who, Some(left), || Ok(())).doing(|| "wait for it")? == End::Lives;
     if late {
         this::process::signal(&who, libc::SIGKILL).doing(|| "kill it")?;
     }

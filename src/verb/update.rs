@@ -11,7 +11,7 @@ use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result};
 use crate::host::this;
 use crate::op::Op;
-use crate::state::{Group, Status};
+use crate::state::Status;
 use crate::store::Store;
 
 /// Arguments of `update`.
@@ -102,7 +102,7 @@ impl cli::Run for Update {
             return Err(Error::caller("container not running"));
         }
         let resources = self.resources()?;
-        let Some(Group::Cgroup(group)) = &record.group else {
+        let Some(group) = &record.group else {
             return Err(Error::caller("the container has no control group whose limits could be changed"));
         };
         let bundle = super::saved(&entry, &record)?;
@@ -131,16 +131,22 @@ fn all_or_none(ops: &[Op]) -> Result<()> {
     for op in ops {
         // A controller that is enabled for the groups below stays so: it limits nothing.
         let old = match op {
+            Op::RemoveRctl { filter } => {
+                let rules = this::process::rules(filter).doing(|| format!("read the rules of {filter}"))?;
+                rules.into_iter().map(|rule| Op::AddRctl { rule }).collect()
+            }
+            // Taken back before what it replaced comes back.
+            Op::AddRctl { rule } => vec![Op::RemoveRctl { filter: rule.clone() }],
             Op::SetCgroup { path, file, .. } if file != "cgroup.subtree_control" => {
                 let value = fs::read_to_string(path.join(file)).doing(|| format!("read {file} of the container"))?;
-                Some(Op::SetCgroup { path: path.clone(), file: file.clone(), value: value.trim().into() })
+                vec![Op::SetCgroup { path: path.clone(), file: file.clone(), value: value.trim().into() }]
             }
             Op::SetSchemata { path, .. } => {
                 let text = fs::read_to_string(path.join("schemata")).doing(|| "read schemata of the container")?;
                 let lines = text.lines().map(|line| line.trim().to_string()).collect();
-                Some(Op::SetSchemata { path: path.clone(), lines })
+                vec![Op::SetSchemata { path: path.clone(), lines }]
             }
-            _ => None,
+            _ => Vec::new(),
         };
         if let Err(trouble) = host.run(op) {
             let error = Error::operator(op.to_string()).because(crate::error::chain(&*trouble));

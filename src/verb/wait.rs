@@ -1,5 +1,6 @@
 //! `wait`: how a container's first process ended, or will.
 
+use std::io;
 use std::time::Duration;
 
 use clap::Args;
@@ -29,7 +30,7 @@ impl cli::Run for Wait {
     fn run(&self, context: &Context) -> Result<u8> {
         let (entry, record, _) = super::find_made(&Store::at(&context.root), &super::id(&self.id)?)?;
         let most = self.timeout.map(Duration::from_secs);
-        let exit = ended(&entry, &record, most)?.ok_or_else(|| Error::caller("container still running"))?;
+        let exit = ended(&entry, &record, most, || Ok(()))?.ok_or_else(|| Error::caller("container still running"))?;
         print(&exit)
     }
 }
@@ -41,12 +42,19 @@ pub(super) fn print(exit: &Exit) -> Result<u8> {
     Ok(0)
 }
 
-/// Waits, at most for `most`, until the first process has ended; says how, and keeps that. `None`: it lives.
-pub(super) fn ended(entry: &Entry, record: &Record, most: Option<Duration>) -> Result<Option<Exit>> {
+/// Waits, at most for `most`, until the first process has ended; says how, and keeps that. `None`: it lives. `first` may be
+/// what ends it: nobody would know how, if its parent were faster than we.
+pub(super) fn ended(
+    entry: &Entry,
+    record: &Record,
+    most: Option<Duration>,
+    first: impl FnOnce() -> io::Result<()>,
+) -> Result<Option<Exit>> {
     if let Some(exit) = entry.exit()? {
         return Ok(Some(exit));
     }
-    let end = this::process::end(&record.process, most).doing(|| format!("wait for process {}", record.process.pid))?;
+    let doing = || format!("end process {}", record.process.pid);
+    let end = this::process::end(&record.process, most, first).doing(doing)?;
     let (status, ended) = match end {
         End::Lives => return Ok(None),
         End::Seen(status) => (status, Some(exit::now())),

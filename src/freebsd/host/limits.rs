@@ -21,6 +21,17 @@ pub(super) fn remove_rules(filter: &str) -> Result<(), Trouble> {
     }
 }
 
+/// The rules that fit `filter`.
+pub(super) fn rules(filter: &str) -> io::Result<Vec<String>> {
+    let text = sys::rules(filter)?;
+    Ok(text.split(',').filter(|rule| !rule.is_empty()).map(String::from).collect())
+}
+
+/// What racct(9) counts for a jail.
+pub(super) fn usage(jail: &str) -> io::Result<String> {
+    sys::usage(&format!("jail:{jail}:"))
+}
+
 /// What the errnos of rctl(4) mean.
 fn explain(error: io::Error) -> Trouble {
     match error.raw_os_error() {

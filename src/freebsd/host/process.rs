@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use crate::exit::End;
 use crate::state::{Group, Identity};
 
-use super::{jail, sys};
+use super::{jail, limits, sys};
 
 /// A descriptor that becomes readable when a process ends.
 #[derive(Debug)]
@@ -94,12 +94,24 @@ pub fn alive(who: &Identity) -> io::Result<bool> {
 
 /// Sends a signal to this very process. `false`: it is gone.
 ///
-/// What the processes of a jail have used: not carried out yet.
+/// What the processes of a jail have used, where racct(9) counts it.
 ///
 /// # Errors
-/// Always.
-pub fn usage(_: &Group) -> io::Result<crate::stats::Files> {
-    Err(io::ErrorKind::Unsupported.into())
+/// rctl_get_racct(2)'s: `ENOSYS` where resource accounting is off.
+pub fn usage(group: &Group) -> io::Result<crate::stats::Files> {
+    let Group::Jail(name) = group else { return Err(io::ErrorKind::Unsupported.into()) };
+    limits::usage(name).map(|text| crate::freebsd::limits::files(&text))
+}
+
+/// The rules of resource limits that fit `filter`; none where those are off.
+///
+/// # Errors
+/// rctl_get_rules(2)'s.
+pub fn rules(filter: &str) -> io::Result<Vec<String>> {
+    match limits::rules(filter) {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::ESRCH)) => Ok(Vec::new()),
+        other => other,
+    }
 }
 
 /// FreeBSD 13 has no descriptor of a process that is not a child: between the look and the signal its pid would have to
@@ -117,14 +129,16 @@ pub fn signal(who: &Identity, signal: i32) -> io::Result<bool> {
     }
 }
 
-/// Waits until this very process has ended, at most for `most`, and says how.
+/// Waits until this very process has ended, at most for `most`, and says how. `first` may be what ends it: it is done when
+/// the process is watched.
 ///
 /// # Errors
-/// The kernel's words.
-pub fn end(who: &Identity, most: Option<Duration>) -> io::Result<End> {
+/// The kernel's words, or `first`'s.
+pub fn end(who: &Identity, most: Option<Duration>, first: impl FnOnce() -> io::Result<()>) -> io::Result<End> {
     let (watch, there) = Watch::processes([who.pid])?;
     // Asked after the watch was set: the pid cannot have changed hands in between.
     let found = sys::process(who.pid)?.filter(|found| found.started == who.started);
+    first()?;
     let lived = match &found {
         None => return Ok(End::Past(None)),
         Some(found) => !found.zombie,

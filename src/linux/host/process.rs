@@ -133,12 +133,15 @@ pub fn signal(who: &Identity, signal: i32) -> io::Result<bool> {
     }
 }
 
-/// Waits until this very process has ended, at most for `most`, and says how.
+/// Waits until this very process has ended, at most for `most`, and says how. `first` may be what ends it: it is done when
+/// the process is watched.
 ///
 /// # Errors
-/// The kernel's words.
-pub fn end(who: &Identity, most: Option<Duration>) -> io::Result<End> {
-    let Some(fd) = open(who)? else { return Ok(End::Past(zombie(who)?)) };
+/// The kernel's words, or `first`'s.
+pub fn end(who: &Identity, most: Option<Duration>, first: impl FnOnce() -> io::Result<()>) -> io::Result<End> {
+    let opened = open(who)?;
+    first()?;
+    let Some(fd) = opened else { return Ok(End::Past(zombie(who)?)) };
     let deadline = most.map(|most| Instant::now() + most);
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -179,6 +182,14 @@ fn zombie(who: &Identity) -> io::Result<Option<i32>> {
 pub fn oom_killed(group: &Group) -> Option<bool> {
     let events = fs::read_to_string(path(group).ok()?.join("memory.events")).ok()?;
     events.lines().find_map(|line| line.strip_prefix("oom_kill ")).map(|count| count != "0")
+}
+
+/// Rules of resource limits, which are FreeBSD's.
+///
+/// # Errors
+/// There is none.
+pub fn rules(_: &str) -> io::Result<Vec<String>> {
+    Ok(Vec::new())
 }
 
 /// What the processes of a group have used, as the kernel's files say it.

@@ -228,3 +228,83 @@ case_state_list_ps_show() {
     has "$("$potrun" state a)" '"k": "v"' "annotations in state"
     has "$("$potrun" ps a)" "sleep 100" "ps"
 }
+
+case_wait_tells_how_it_ended() {
+    # The first process waits until somebody watches it: an end that nobody sees has no code.
+    watched() { ps -ax -o wchan,command | grep -q "^kqread.*potrun wait $1\$"; }
+    pot a 'while [ ! -e /var/run/end ]; do sleep 0.05; done; exit 7'
+    started a
+    timeout 60 "$potrun" wait a >"$work/away/end" &
+    waiting=$!
+    until_true watched a
+    : >/opt/pot/jails/a/m/var/run/end
+    wait $waiting || fail "wait failed"
+    has "$(cat "$work/away/end")" '"exitCode":7,"signal":null' "what wait says"
+    has "$("$potrun" wait a)" '"exitCode":7' "what wait says later"
+    works "$potrun" delete a
+    pot b 'sleep 1000'
+    started b
+    timeout 60 "$potrun" wait b >"$work/away/end" &
+    waiting=$!
+    until_true watched b
+    works "$potrun" kill b KILL
+    wait $waiting || fail "wait failed"
+    has "$(cat "$work/away/end")" '"exitCode":137,"signal":9' "what wait says of a killed one"
+    works "$potrun" delete b
+    pot c 'sleep 1000'
+    started c
+    refused 'still running' "$potrun" wait --timeout 1 c
+}
+
+case_stop_asks_first_and_then_kills() {
+    pot a 'trap "exit 3" TERM; echo up >/var/run/up; while :; do sleep 0.05; done'
+    started a
+    until_true test -s /opt/pot/jails/a/m/var/run/up
+    has "$("$potrun" stop a)" '"exitCode":3' "what stop says"
+    works "$potrun" delete a
+    pot b 'trap "" TERM; echo up >/var/run/up; while :; do sleep 0.05; done'
+    started b
+    until_true test -s /opt/pot/jails/b/m/var/run/up
+    has "$("$potrun" stop --timeout 1 b)" '"signal":9' "what stop says of a deaf one"
+    works "$potrun" delete b
+    pot c 'while [ ! -e /var/run/end ]; do sleep 0.05; done; exit 4' '"stop": {"command": ["/bin/sh", "-c", ": >/var/run/end"]}'
+    started c
+    has "$("$potrun" stop c)" '"exitCode":4' "what stop says after its command"
+}
+
+case_show_tells_all_of_a_pot() {
+    pot a 'sleep 1000' '"network": {"type": "public-bridge"}, "exportedPorts": [{"port": 80, "hostPort": 18088}]'
+    started a
+    shown=$("$potrun" show a | tr -d ' \n')
+    has "$shown" "\"$(address a inet)\"" "address"
+    has "$shown" 18088 "port"
+    has "$shown" '"status":"running"' "status"
+}
+
+case_events_tell_what_a_jail_has_used() {
+    pot a 'sleep 1000 & sleep 1001 & wait'
+    started a
+    until_true pgrep -j a -f 'sleep 1001'
+    shown=$("$potrun" events --stats a)
+    has "$shown" '"pids":{"current":3' "processes"
+    memory=$(echo "$shown" | sed -n 's/.*"memory":.*"usage":{[^}]*"usage":\([0-9]*\).*/\1/p')
+    test "${memory:-0}" -gt 100000 || fail "memory: $shown"
+}
+
+case_update_changes_limits_of_a_running_pot() {
+    pot a 'sleep 1000' '"limits": {"pids": 50, "memory": 104857600}'
+    started a
+    works "$potrun" update --pids-limit 20 --cpu-quota 50000 --cpu-period 100000 --cpuset-cpus 0 a
+    rules=$(rctl jail:a)
+    has "$rules" "jail:a:maxproc:deny=20" "rules"
+    has "$rules" "jail:a:pcpu:deny=50" "rules"
+    has "$rules" "jail:a:memoryuse:deny=104857600" "rules"
+    lacks "$rules" "maxproc:deny=50" "the old rule"
+    has "$(cpuset -g -j "$(jls -j a jid)")" "mask: 0" "processors"
+    works "$potrun" update --memory -1 --pids-limit -1 a
+    lacks "$(rctl jail:a)" maxproc "rules"
+    lacks "$(rctl jail:a)" memoryuse "rules"
+    refused blockIO "$potrun" update --blkio-weight 100 a
+    works "$potrun" delete --force a
+    same "$(rctl jail:a)" "" "what is left"
+}
