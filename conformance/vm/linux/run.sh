@@ -24,7 +24,7 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 # Everything of the machine that a pot may change.
 machine() {
     zfs list -H -o name,mountpoint,mounted,quota,refquota,readonly,potrun:id -t all
-    cut -d ' ' -f 4- /proc/self/mountinfo | sed -e 's/ \(shared\|master\):[0-9]*//g'
+    cut -d ' ' -f 4- /proc/self/mountinfo | sed -e 's/ \(shared\|master\):[0-9]*//g' -e 's/,seclabel//'
     ip -o link | sed 's/^[0-9]*: //'
     ip -o address | sed 's/^[0-9]*: //'
     ip route

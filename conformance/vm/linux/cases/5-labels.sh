@@ -68,6 +68,7 @@ policy() {
     cat <<'X'
 class process
 class file
+class dir
 sid kernel
 sid security
 sid unlabeled
@@ -97,6 +98,7 @@ sid scmp_packet
 sid devnull
 class process { transition dyntransition setexec }
 class file { create entrypoint execute }
+class dir { add_name }
 type base_t;
 type pot_t;
 type mine_t;
@@ -107,6 +109,7 @@ allow base_t { base_t mine_t }:file { create entrypoint execute };
 allow pot_t pot_t:process { transition dyntransition setexec };
 allow pot_t base_t:file { entrypoint execute };
 allow pot_t mine_t:file create;
+allow { base_t pot_t } { base_t mine_t }:dir add_name;
 user u roles r;
 X
     sed -n 's/^sid \(.*\)/sid \1 u:r:base_t/p' "$1"
