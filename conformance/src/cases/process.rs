@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::case::Result;
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, Tried};
 use crate::world::ignored_by_runtime;
 use crate::{check, group, same};
 
@@ -36,6 +36,7 @@ group! { "process":
     oom_score_adj_is_left_alone: "config.md#linux-process: if not set, MUST NOT change",
     is_the_first_of_its_pid_namespace: "config-linux.md#namespaces: pid",
     leads_a_session: "runc CLI: the process cannot signal the caller's group",
+    keys_of_the_caller_stay_outside: "runc CLI: a session keyring of its own, without --no-new-keyring",
     has_nothing_blocked_or_ignored: "runc CLI: signals are as at start of a program",
 }
 
@@ -276,6 +277,21 @@ fn is_the_first_of_its_pid_namespace(ctx: &Ctx) -> Result {
 fn leads_a_session(ctx: &Ctx) -> Result {
     let report = ctx.report(&mut ctx.bundle()?)?;
     same!((report.sid, report.pgid), (1, 1), "session and process group");
+    Ok(())
+}
+
+fn keys_of_the_caller_stay_outside(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    let outside = std::process::Command::new(&ctx.probe).args(["do", "keyring"]).output()?;
+    let outside: Vec<conformance::Answer> = crate::ctx::parse(&String::from_utf8_lossy(&outside.stdout))?;
+    let own = outside[0].worked()?.clone();
+    let inside = ctx.ask(&mut bundle, &["keyring"])?;
+    check!(*inside[0].worked()? != own, "the session keyring is the caller's");
+    bundle.args(&["/probe", "do", "keyring"]);
+    bundle.write()?;
+    let verb = ctx.verb(&["run", "--no-new-keyring", "--bundle"])?.arg(&bundle.dir).arg(&ctx.id);
+    let kept: Vec<conformance::Answer> = crate::ctx::parse(&verb.go()?.ok()?.out)?;
+    same!(*kept[0].worked()?, own, "the session keyring with --no-new-keyring");
     Ok(())
 }
 

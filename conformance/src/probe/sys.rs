@@ -30,3 +30,12 @@ pub(crate) fn inherited(fd: RawFd) -> io::Result<File> {
     // else in this program owns it; each is asked for at most once.
     Ok(unsafe { File::from_raw_fd(fd) })
 }
+
+/// The serial number of the session keyring of this process (keyctl(2), `KEYCTL_GET_KEYRING_ID`).
+pub(crate) fn session_keyring() -> std::io::Result<i64> {
+    const KEYCTL_GET_KEYRING_ID: libc::c_int = 0;
+    const KEY_SPEC_SESSION_KEYRING: libc::c_int = -3; // include/uapi/linux/keyctl.h
+    // SAFETY: the call takes integers and touches no memory.
+    let serial = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0) };
+    if serial < 0 { Err(std::io::Error::last_os_error()) } else { Ok(serial) }
+}

@@ -74,6 +74,10 @@ case_update_changes_the_limits_of_who_runs() {
     # As containerd does it; what is not named stays.
     echo '{"memory": {"limit": 33554432, "swap": 33554432}}' | "$potrun" update --resources - a || fail "update from stdin"
     same "$(value a memory.max) $(value a pids.max)" "33554432 5" "after another update"
+    # What is in use is not taken away where the caller does not want that.
+    echo '{"memory": {"limit": 4096, "swap": 4096, "checkBeforeUpdate": true}}' >"$work/less"
+    refused "more than 4096" "$potrun" update --resources "$work/less" a
+    same "$(value a memory.max)" 33554432 "after a check"
     # One that the kernel does not take takes back those before it.
     refused cpuset.cpus "$potrun" update --memory 40m --memory-swap 40m --cpuset-cpus 77 a
     same "$(value a memory.max) $(value a cpuset.cpus)" "33554432 1" "after a refusal"
