@@ -29,9 +29,10 @@ fn of_mounts(spec: &Spec) -> Option<&str> {
 #[must_use]
 pub fn steps(draft: &mut Draft<'_>, process: &Process, at: &str) -> Vec<Op> {
     let Labels { apparmor, selinux } = draft.facts.labels;
-    let own = draft.bundle.spec.process().clone();
+    let bundle = draft.bundle;
+    let own = bundle.spec.process().as_ref();
     let named = |of: fn(&Process) -> &Option<String>| {
-        given(of(process)).or(own.as_ref().and_then(|own| given(of(own)))).map(String::from)
+        given(of(process)).or(own.and_then(|own| given(of(own)))).map(String::from)
     };
     let mut ops = Vec::new();
     for (module, member, label, there) in [

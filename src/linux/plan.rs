@@ -89,21 +89,22 @@ impl Namespaces {
 /// Plans `create` on Linux.
 pub fn order(draft: &mut Draft<'_>) -> Plan {
     let pot = draft.bundle.pot.clone();
-    let linux = draft.bundle.spec.linux().clone();
-    refuse(draft, linux.as_ref(), pot.as_ref());
-    let namespaces = namespaces(draft, linux.as_ref(), pot.as_ref());
+    let bundle = draft.bundle; // outlives the draft: a profile of system calls has hundreds of names to copy
+    let linux = bundle.spec.linux().as_ref();
+    refuse(draft, linux, pot.as_ref());
+    let namespaces = namespaces(draft, linux, pot.as_ref());
     let (mut ops, root, rootfs) = root(draft, pot.as_ref());
     let cgroup = resources::path(draft);
     ops.extend(resources::steps(draft, cgroup.as_deref()));
-    ops.extend(devices_filter(linux.as_ref(), pot.is_some(), cgroup.as_deref(), draft.facts.euid));
+    ops.extend(devices_filter(linux, pot.is_some(), cgroup.as_deref(), draft.facts.euid));
     if let Some(pot) = &pot {
         ops.extend(super::network::before(draft, pot, cgroup.as_deref()));
     }
 
     let mut spawn = Spawn {
-        uid_map: map(draft, linux.as_ref(), &namespaces, |linux| linux.uid_mappings(), draft.facts.euid),
-        gid_map: map(draft, linux.as_ref(), &namespaces, |linux| linux.gid_mappings(), draft.facts.egid),
-        time_offsets: time_offsets(draft, linux.as_ref(), &namespaces),
+        uid_map: map(draft, linux, &namespaces, |linux| linux.uid_mappings(), draft.facts.euid),
+        gid_map: map(draft, linux, &namespaces, |linux| linux.gid_mappings(), draft.facts.egid),
+        time_offsets: time_offsets(draft, linux, &namespaces),
         namespaces: namespaces.new.clone(),
         join: namespaces.join.clone(),
         cgroup: cgroup.clone(),
@@ -113,8 +114,8 @@ pub fn order(draft: &mut Draft<'_>) -> Plan {
         spawn.terminal = process.terminal() == Some(true);
         spawn.console_size = console_size(process);
     }
-    spawn.start = at_start(draft, linux.as_ref(), pot.is_some());
-    spawn.create = inside(draft, linux.as_ref(), pot.as_ref(), &namespaces, root, spawn.terminal);
+    spawn.start = at_start(draft, linux, pot.is_some());
+    spawn.create = inside(draft, linux, pot.as_ref(), &namespaces, root, spawn.terminal);
     spawn.create.insert(
         spawn.create.iter().take_while(|op| matches!(op, Op::SetOomScore { .. })).count(),
         labels::keyring(&spawn.start),
@@ -141,7 +142,8 @@ pub fn order(draft: &mut Draft<'_>) -> Plan {
 /// Plans one more process of a running container (`exec`), which joins the namespaces of process `pid`.
 pub fn exec(draft: &mut Draft<'_>, asked: &Process, pid: i32, cgroup: Option<PathBuf>) -> Plan {
     process::refuse_unsupported(draft, asked, "/process");
-    let linux = draft.bundle.spec.linux().clone();
+    let bundle = draft.bundle;
+    let linux = bundle.spec.linux().as_ref();
     let mut spawn = Spawn {
         like: Some(pid),
         cgroup: cgroup.clone(),
@@ -155,10 +157,10 @@ pub fn exec(draft: &mut Draft<'_>, asked: &Process, pid: i32, cgroup: Option<Pat
     let confined = labels::steps(draft, asked, "/process");
     spawn.create.extend([labels::keyring(&confined), process::find(asked)]);
     let [before, after] = tuning::affinity(draft, asked, "/process");
-    spawn.start = tuning::steps(draft, linux.as_ref(), asked, "/process");
+    spawn.start = tuning::steps(draft, linux, asked, "/process");
     spawn.start.extend(confined);
     spawn.start.extend(after);
-    spawn.start.extend(process::start(asked, confinement(draft, linux.as_ref(), draft.bundle.pot.is_some())));
+    spawn.start.extend(process::start(asked, confinement(draft, linux, draft.bundle.pot.is_some())));
     let group = cgroup.map(Group::Cgroup);
     Plan {
         os: Os::Linux,
@@ -190,6 +192,7 @@ fn refuse(draft: &mut Draft<'_>, linux: Option<&Linux>, pot: Option<&Pot>) {
         ("solaris", draft.bundle.spec.solaris().is_some()),
         ("windows", draft.bundle.spec.windows().is_some()),
         ("vm", draft.bundle.spec.vm().is_some()),
+        ("zos", draft.bundle.spec.zos().is_some()),
     ] {
         if given {
             draft.refuse(format!("/{section}"), "is not for linux");

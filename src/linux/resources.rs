@@ -227,6 +227,11 @@ fn of_linux(draft: &mut Draft<'_>, resources: &LinuxResources, all: &mut Vec<Wri
         if memory.disable_oom_killer() == Some(true) {
             draft.refuse("/linux/resources/memory/disableOOMKiller", "cgroup v2 cannot do this");
         }
+        for (name, given) in [("kernel", memory.kernel()), ("kernelTCP", memory.kernel_tcp())] {
+            if given.is_some_and(|limit| limit > 0) {
+                draft.refuse(format!("/linux/resources/memory/{name}"), "cgroup v2 cannot do this");
+            }
+        }
         if memory.swappiness().is_some() {
             draft.refuse("/linux/resources/memory/swappiness", "cgroup v2 cannot do this");
         }

@@ -34,12 +34,12 @@ pub fn start(process: &Process, with: Confinement<'_>) -> Vec<Op> {
     for limit in process.rlimits().iter().flatten() {
         ops.push(Op::SetRlimit { kind: limit.typ().to_string(), soft: limit.soft(), hard: limit.hard() });
     }
-    let seccomp = with.seccomp.map(|seccomp| Op::Seccomp { seccomp: Box::new(seccomp.clone()) });
+    let seccomp = || with.seccomp.map(|seccomp| Op::Seccomp { seccomp: Box::new(seccomp.clone()) });
     let no_new_privileges = process.no_new_privileges() == Some(true);
     if no_new_privileges {
         ops.push(Op::NoNewPrivileges);
     } else {
-        ops.extend(seccomp.clone());
+        ops.extend(seccomp());
     }
     ops.push(Op::ChangeDir { path: process.cwd().clone() });
     let user = process.user();
@@ -57,7 +57,7 @@ pub fn start(process: &Process, with: Confinement<'_>) -> Vec<Op> {
         }));
     }
     if no_new_privileges {
-        ops.extend(seccomp);
+        ops.extend(seccomp());
     }
     ops.push(Op::Exec { args: args(process), env: env(process) });
     ops

@@ -81,11 +81,14 @@ impl Create {
     ) -> Result<Created> {
         let id = super::id(&self.id)?;
         this::exe::close_on_exec(preserved(self.preserve_fds)).doing(|| "close what the caller left open")?;
-        let mut bundle = bundle.clone();
-        if let Some(process) = bundle.spec.process_mut() {
-            pass_sockets(process);
-        }
-        let bundle = &bundle;
+        let passed = (sockets() > 0).then(|| {
+            let mut bundle = bundle.clone();
+            if let Some(process) = bundle.spec.process_mut() {
+                pass_sockets(process);
+            }
+            bundle
+        });
+        let bundle = passed.as_ref().unwrap_or(bundle);
         // From looking at a network that pots share to having a place in it, nobody else changes it.
         let bridged = bundle.pot.as_ref().is_some_and(plan::network::bridged);
         let _networks = if bridged { Some(super::networks(&this::facts::ledger())?) } else { None };

@@ -11,7 +11,7 @@ use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result};
 use crate::host::this;
 use crate::op::Op;
-use crate::state::Status;
+use crate::state::{Group, Status};
 use crate::store::Store;
 
 /// Arguments of `update`.
@@ -105,6 +105,7 @@ impl cli::Run for Update {
         let Some(group) = &record.group else {
             return Err(Error::caller("the container has no control group whose limits could be changed"));
         };
+        check_use(&resources, group)?;
         let bundle = super::saved(&entry, &record)?;
         let mut facts = this::facts::gather(&bundle, &id, &context.root, &context.store)?;
         if record.unit.is_some() {
@@ -120,6 +121,20 @@ impl cli::Run for Update {
         ops.extend(limits);
         all_or_none(&ops)?;
         Ok(0)
+    }
+}
+
+/// Memory that is in use is not taken away where that was asked for (config-linux.md, `checkBeforeUpdate`): the kernel
+/// would kill to get it.
+fn check_use(resources: &LinuxResources, group: &Group) -> Result<()> {
+    let Some(memory) = resources.memory().filter(|memory| memory.check_before_update() == Some(true)) else {
+        return Ok(());
+    };
+    let files = this::process::usage(group).doing(|| format!("look at {group}"))?;
+    let used = files.get("memory.current").and_then(|text| text.trim().parse::<i64>().ok()).unwrap_or(0);
+    match memory.limit().filter(|limit| *limit >= 0 && *limit < used) {
+        Some(limit) => Err(Error::caller(format!("the container uses {used} bytes of memory, more than {limit}"))),
+        None => Ok(()),
     }
 }
 
