@@ -182,6 +182,18 @@ impl Storage {
         }
     }
 
+    /// Whether something is kept for the container `id` that is whole.
+    ///
+    /// # Errors
+    /// The kernel's or zfs(8)'s words.
+    pub fn keeps(&self, id: &ContainerId) -> Result<bool, Trouble> {
+        match self.datasets() {
+            Some(datasets) => datasets.keeps(id),
+            // It gets its name when it is.
+            None => Ok(this::files::has_layer(&self.directory, id)?),
+        }
+    }
+
     /// Leaves for a container that is still to come what the pot of `record` has now.
     ///
     /// # Errors

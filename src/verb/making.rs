@@ -181,7 +181,7 @@ pub(super) fn sweep(storage: &Storage) -> Result<Vec<PathBuf>> {
         let whole = part.join(CONFIG).exists() && !to.join(CONFIG).exists();
         let data = said("for").and_then(|id| ContainerId::new(id.to_str()?).ok());
         let begun = match (data, &root) {
-            (Some(id), _) => whole && storage.has_left(&id).map_err(io::Error::other)?,
+            (Some(id), _) => whole && storage.keeps(&id).map_err(io::Error::other)?,
             // In a directory that was there, the root gets its name first.
             (None, Some(root)) => whole && !part.join(root).exists(),
             (None, None) => false,

@@ -22,7 +22,7 @@ use crate::zfs::{SNAPSHOT, component};
 
 use super::bases::{IMPORT, shared};
 use super::snapshots::Of;
-use super::{Datasets, destroy, file, missing, words, zfs};
+use super::{Datasets, destroy, file, is_kept, missing, words, zfs};
 
 /// The user property of a pot's root that names the snapshot of the base that it lies on, where ZFS itself does not: its
 /// origin is another pot.
@@ -70,6 +70,14 @@ impl Datasets {
             Err(e) if missing(&e) => Ok(false),
             other => Ok(other.map(|_| true)?),
         }
+    }
+
+    /// Whether that is one that is whole and stays.
+    ///
+    /// # Errors
+    /// zfs(8)'s words.
+    pub fn keeps(&self, id: &ContainerId) -> Result<bool, Trouble> {
+        is_kept(&self.pot(id), id)
     }
 
     /// The root of a pot of ours.

@@ -106,7 +106,7 @@ case_import_of_a_pot_killed() {
     works "$potrun" export --zfs a "$work/a.zfs"
     machine >"$work/prior"
     for file in a.tar a.zfs; do
-        killed 29 "mkdir $bundles/b" whole_or_nothing import --bundle "$bundles/b" --id b "$work/$file"
+        killed 9 "mkdir $bundles/b" whole_or_nothing import --bundle "$bundles/b" --id b "$work/$file"
         whole_or_nothing
         rm "$work/$file"
     done
@@ -120,7 +120,7 @@ case_export_killed() {
         collect
         same "$(ls -A "$bundles/b")" "" "what is left, at call $n"
     }
-    killed 31 true nothing export --zfs a "$bundles/b/x"
+    killed 7 true nothing export --zfs a "$bundles/b/x"
     works tar -tf "$bundles/b/x"
 }
 
