@@ -78,6 +78,7 @@ setup() {
     on_overlay
     pot warm true '"network": {"type": "public-bridge"}, "exportedPorts": [{"port": 80}], "limits": {"memory": "64m", "cpus": 1, "cpuset": "0", "pids": 99}'
     ran warm
+    rm -r "$bundles/warm"
     mkdir -m 700 -p /var/lib/potrun/making /var/lib/potrun/partial
 }
 
