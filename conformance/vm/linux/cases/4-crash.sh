@@ -96,7 +96,7 @@ made() {
 case_clone_killed() {
     made
     machine >"$work/prior"
-    killed 17 true whole_or_nothing clone --bundle "$bundles/b" a b
+    killed 7 true whole_or_nothing clone --bundle "$bundles/b" a b
     whole_or_nothing
 }
 
