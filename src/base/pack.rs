@@ -100,7 +100,7 @@ pub fn pack_upper(from: BorrowedFd<'_>, stream: impl Write) -> Result<Unpacked> 
 pub fn pack_over(tree: BorrowedFd<'_>, below: BorrowedFd<'_>, stream: impl Write) -> Result<Unpacked> {
     let mut sink = Packer { builder: tar::Builder::new(stream), done: Unpacked::default() };
     let (here, there) = (fstat(tree).at("look at", b".")?, fstat(below).at("look at", b".")?);
-    let mut walk = Walk { upper: true, device: Some(here.st_dev), ..Walk::new(&mut sink, false) };
+    let mut walk = Walk { over: true, device: Some(here.st_dev), ..Walk::new(&mut sink, false) };
     let below = open_directory(below, b".").at("open directory", b".")?;
     walk.compare(tree, b".", b".".to_vec(), &below, !unchanged(&here, &there), 0)?;
     let skipped = walk.skipped;
@@ -158,6 +158,8 @@ struct Walk<'s, S> {
     sparse: bool,
     /// Whether it is the upper directory of an overlay, of which the sink gets whiteouts.
     upper: bool,
+    /// Whether only what lies over another tree is wanted, of which the sink gets whiteouts, too.
+    over: bool,
     /// The device of the tree, where what is mounted in it is left out.
     device: Option<libc::dev_t>,
     root: bool,
@@ -174,6 +176,7 @@ impl<'s, S: Sink> Walk<'s, S> {
             sink,
             sparse,
             upper: false,
+            over: false,
             device: None,
             root,
             links: HashMap::new(),
@@ -210,7 +213,7 @@ impl<'s, S: Sink> Walk<'s, S> {
         if self.upper && kind == SFlag::S_IFCHR && status.st_rdev == 0 {
             return self.whiteout(&member.path);
         }
-        if self.upper && name.starts_with(WHITEOUT) {
+        if (self.upper || self.over) && name.starts_with(WHITEOUT) {
             let why = "its name begins with .wh., which in a layer hides something".to_owned();
             return Err(UnpackError::Refused { member: member.shown(), why });
         }

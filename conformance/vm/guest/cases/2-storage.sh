@@ -5,7 +5,9 @@ case_the_root_is_a_clone_marked_as_ours() {
     create a
     same "$(zfs get -H -o value origin $pool/pot/jails/a/m)" "$pool/pot/bases/$release@potrun" "origin"
     same "$(zfs get -H -o value potrun:id $pool/pot/jails/a/m)" a "mark"
-    same "$(zfs get -H -o value quota $pool/pot/jails/a/m)" 64M "quota"
+    # All that the root shows counts, what it shares with its base included.
+    base=$(zfs get -Hp -o value referenced $pool/pot/bases/$release@potrun)
+    same "$(zfs get -Hp -o value refquota $pool/pot/jails/a/m)" $((base + 64 * 1048576)) "refquota"
     works "$potrun" start a
     until_true stopped a
     pot b 'cat /var/run/x'
@@ -242,4 +244,40 @@ case_snapshots_and_streams_of_volumes_and_pots() {
     refused "clone" "$potrun" snapshots rm --fscomp data --name first
     for name in third copy data; do works zfs destroy -r $pool/pot/fscomp/$name; done
     has "$("$potrun" info)" "$pool/pot" "where datasets are"
+}
+
+case_clone_of_a_pot_shares_its_data() {
+    pot a 'echo data >/var/run/x' '"network": {"type": "inherit"}'
+    started a
+    until_true stopped a
+    works "$potrun" clone --bundle "$bundles/b" a b
+    [ "$(zfs get -Hp -o value used $pool/pot/jails/b/m)" -lt 200000 ] || fail "the clone takes room"
+    pot b 'cat /var/run/x; echo more >>/var/run/x' '"network": {"type": "inherit"}'
+    ran b
+    same "$out" data "what the clone has"
+    same "$(cat /opt/pot/jails/a/m/var/run/x)" data "what the first one has"
+    works "$potrun" delete a
+    ran b
+    same "$out" "data
+more" "what the clone has when the first one is gone"
+    works "$potrun" delete --data b
+    same "$(zfs list -H -o name -t all -r $pool/pot/jails)" "$pool/pot/jails" "what is left"
+}
+
+case_pots_go_through_a_file() {
+    pot a 'echo data >/var/run/x; chflags uchg /var/run/x' '"network": {"type": "inherit"}'
+    started a
+    until_true stopped a
+    works "$potrun" export a "$work/away/a.tar"
+    works "$potrun" export --zfs a "$work/away/a.zfs"
+    works "$potrun" delete a
+    for file in a.tar a.zfs; do
+        rm -r "$bundles/a" && mkdir "$bundles/a"
+        works "$potrun" import --bundle "$bundles/a" "$work/away/$file"
+        pot a 'cat /var/run/x' '"network": {"type": "inherit"}'
+        ran a
+        same "$out" data "what came by $file"
+        works "$potrun" delete --data a
+        same "$(zfs list -H -o name -t all -r $pool/pot/jails)" "$pool/pot/jails" "what is left of $file"
+    done
 }
