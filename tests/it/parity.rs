@@ -171,6 +171,13 @@ const INTENDED: &[(&str, &str)] = &[
     ("-nat on em0 from 10.192.0.0/10 to any -> (em0:0)", "the same, with its family and potrun's mark"),
     ("+nat on em0 inet from 10.192.0.0/10 to any tag potrun -> (em0:0)", "said for each pot; kept where there is one"),
     ("+nat on em0 inet6 from fd70:6f74::/64 to any tag potrun -> (em0:0)", "the second family's"),
+    (
+        "+block drop in quick on pb-jnhtv9l6x4xp from any to 10.192.0.0 - 10.192.0.7",
+        "pots of other bridges do not reach a private one, nor its pots them",
+    ),
+    ("+block drop out quick on pb-jnhtv9l6x4xp from 10.192.0.0 - 10.192.0.7 to any", "the same"),
+    ("+block drop in quick on pb-jnhtv9l6x4xp from any to 10.192.0.16 - 10.255.255.255", "the same"),
+    ("+block drop out quick on pb-jnhtv9l6x4xp from 10.192.0.16 - 10.255.255.255 to any", "the same"),
     ("+lo0 127.0.0.1", "pot leaves it to rc(8) where there is one"),
 ];
 
