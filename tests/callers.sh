@@ -6,7 +6,8 @@
 #        tests/callers.sh POTRUN --against RUNTIME [ROUNDS]
 #
 # The second form measures: `podman run --rm IMAGE true` with either runtime in turn (bench/peers.sh fetches some), with
-# podman's system call filter and without; in milliseconds, and what potrun takes more or less in the same round.
+# podman's system call filter and without, and a pot with an exported port beside `podman run -p`; in milliseconds, and what
+# potrun takes more or less in the same round.
 #
 # All of it happens in network, mount, pid and cgroup namespaces of its own: the callers' firewall rules, bridges, stores
 # and groups are those of that world, and end with it. Ends with 77, having said why, where it cannot run.
@@ -423,31 +424,47 @@ figures() {
     sort -n | awk '{ all[NR] = $1 } END { printf "%.1f/%.1f", all[int((NR + 1) / 2)] / 1000, all[1] / 1000 }'
 }
 
-# One `podman run`, in microseconds.
+# What a command takes, in microseconds.
 timed() {
     local begin=${EPOCHREALTIME/./}
-    podman --runtime "$1" run --rm --network none --security-opt "$2" $image true </dev/null || fail "$1 failed"
+    "$@" </dev/null || fail "$* failed"
     echo $((${EPOCHREALTIME/./} - begin))
+}
+
+podman_with() { podman --runtime "$1" run --rm "${@:2}" $image true; }
+
+# Two commands in turn.
+compare() { # what, ours, theirs
+    for file in ours theirs more; do : >"$world/$file"; done
+    for ((n = 0; n < rounds; n++)); do
+        # Who begins changes.
+        if ((n % 2)); then
+            ours=$(timed $2) theirs=$(timed $3)
+        else
+            theirs=$(timed $3) ours=$(timed $2)
+        fi
+        echo "$ours" >>"$world/ours" && echo "$theirs" >>"$world/theirs" && echo $((ours - theirs)) >>"$world/more"
+    done
+    echo "$1, median/lowest of $rounds: $(figures <"$world/ours") and $(figures <"$world/theirs")," \
+        "in the same round $(figures <"$world/more" | cut -d / -f 1)"
 }
 
 if [ "${1:-}" = --against ]; then
     other=$(realpath "$2") rounds=${3:-40}
-    podman --runtime "$other" run --rm --network none $image true || fail "$other does not run here"
-    podman info --format '{{.Host.Security.SECCOMPProfilePath}}' >"$world/profile"
-    for option in "seccomp=$(cat "$world/profile")" seccomp=unconfined; do
-        for file in ours theirs more; do : >"$world/$file"; done
-        for ((n = 0; n < rounds; n++)); do
-            # Who begins changes.
-            if ((n % 2)); then
-                ours=$(timed "$POTRUN" "$option") theirs=$(timed "$other" "$option")
-            else
-                theirs=$(timed "$other" "$option") ours=$(timed "$POTRUN" "$option")
-            fi
-            echo "$ours" >>"$world/ours" && echo "$theirs" >>"$world/theirs" && echo $((ours - theirs)) >>"$world/more"
-        done
-        echo "podman run --rm true, ${option##*/}, median/lowest of $rounds: potrun $(figures <"$world/ours")," \
-            "$(basename "$other") $(figures <"$world/theirs"), in the same round $(figures <"$world/more" | cut -d / -f 1)"
+    podman_with "$other" --network none || fail "$other does not run here"
+    profile=$(podman info --format '{{.Host.Security.SECCOMPProfilePath}}')
+    echo "true in a new container, in ms: potrun and $(basename "$other")"
+    for option in "seccomp=$profile" seccomp=unconfined; do
+        of_podman="--network none --security-opt $option"
+        compare "podman run --network none, ${option##*/}" "podman_with $POTRUN $of_podman" "podman_with $other $of_podman"
     done
+    # A network of its own with one exported port: potrun's, and podman's by netavark.
+    mkdir "$world/pot"
+    cat >"$world/pot/config.json" <<POT
+{"ociVersion": "1.3.0", "root": {"path": "$tree"}, "process": {"cwd": "/", "args": ["/bin/true"], "user": {"uid": 0, "gid": 0}},
+ "pot": {"network": {"type": "public-bridge"}, "exportedPorts": [{"port": 80, "hostPort": 8081}]}}
+POT
+    compare "a pot with an exported port, podman run -p" "$POTRUN run --bundle $world/pot pot" "podman_with $other -p 8080:80"
     exit 0
 fi
 
