@@ -77,7 +77,7 @@ pub fn update(draft: &mut Draft<'_>, jail: &str, asked: &LinuxResources) -> Vec<
 }
 
 /// What racct(9) counts, `resource=amount` with commas between them, in the files of a control group that
-/// [`crate::stats`] reads.
+/// [`crate::stats`] reads. Not `swapuse`: that is what is promised, not what is swapped out (rctl(8)).
 #[must_use]
 pub fn files(counted: &str) -> Files {
     let all = counted.split(',').filter_map(|one| one.split_once('='));
@@ -87,7 +87,6 @@ pub fn files(counted: &str) -> Files {
                 return Some(("cpu.stat".into(), format!("usage_usec {}\n", amount.parse::<u64>().ok()? * 1_000_000)));
             }
             "memoryuse" => "memory.current",
-            "swapuse" => "memory.swap.current",
             "maxproc" => "pids.current",
             _ => return None,
         };
