@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # All tests. What cannot run here says "skipped" and why; anything that fails ends the script with 1 after the rest has run.
 #
-# usage: tests/run.sh [STEP...]        steps: format lint test conformance callers demo freebsd guest, which are the default, and vm
+# usage: tests/run.sh [STEP...]
+#
+# steps: format lint test conformance callers demo freebsd guest debian, which are the default, and vm, which makes the guest
+# of Debian if need be and runs all of its cases: that takes half an hour where the processor is emulated.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -54,10 +57,18 @@ vm() {
     conformance/vm/debian
 }
 
+# One or two cases of each kind, where the guest has been made.
+debian() {
+    conformance/vm/debian --made || return
+    cargo build --workspace --release --quiet || return 1
+    conformance/vm/debian -- limits_are_written more_memory_than_the_limit_kills apparmor_confines_create_and_exec \
+        a_pot_is_a_clone_of_its_base a_quota_is_kept snapshots_of_pots clone_of_a_pot_shares_its_data a_project_quota_is_kept
+}
+
 export CARGO_TERM_COLOR=never
 tests/install.sh cc busybox ip nft ps tar xz strace file readelf python3 pip3 || true # what is missing is skipped, by name, where it is needed
 wanted=("$@")
-[ $# -gt 0 ] || wanted=(format lint test conformance callers demo freebsd guest)
+[ $# -gt 0 ] || wanted=(format lint test conformance callers demo freebsd guest debian)
 for name in "${wanted[@]}"; do
     case $name in
     format) step format format ;;
@@ -68,6 +79,7 @@ for name in "${wanted[@]}"; do
     demo) step demo tests/demo.sh "${DEMO:-debian}" ;;
     freebsd) step freebsd tests/freebsd.sh ;;
     guest) step guest conformance/vm/freebsd ;;
+    debian) step debian debian ;;
     vm) step vm vm ;;
     *) echo "no step $name" >&2 && exit 2 ;;
     esac
