@@ -84,7 +84,7 @@ setup() {
 
 tidy() {
     on_overlay
-    rm -rf "$bundles"
+    rm -rf "$bundles" "$work"/*.tar "$work"/*.zfs
     find "$work/away" -mindepth 1 -delete
 }
 

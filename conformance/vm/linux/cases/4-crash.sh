@@ -96,7 +96,7 @@ made() {
 case_clone_killed() {
     made
     machine >"$work/prior"
-    killed 7 true whole_or_nothing clone --bundle "$bundles/b" a b
+    killed 3 true whole_or_nothing clone --bundle "$bundles/b" a b
     whole_or_nothing
 }
 
@@ -106,7 +106,7 @@ case_import_of_a_pot_killed() {
     works "$potrun" export --zfs a "$work/a.zfs"
     machine >"$work/prior"
     for file in a.tar a.zfs; do
-        killed 9 "mkdir $bundles/b" whole_or_nothing import --bundle "$bundles/b" --id b "$work/$file"
+        killed 2 "mkdir $bundles/b" whole_or_nothing import --bundle "$bundles/b" --id b "$work/$file"
         whole_or_nothing
         rm "$work/$file"
     done
