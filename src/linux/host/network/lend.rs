@@ -26,10 +26,9 @@ pub(in super::super) fn look(name: &str) -> io::Result<Option<Interface>> {
     let message = link_message(libc::RTM_GETLINK, 0, 0, false).text(libc::IFLA_IFNAME, name);
     let Some(answer) = socket.get(message)? else { return Ok(None) };
     let link = Link::read(&answer.body);
-    let up = number(answer.body.get(8..).unwrap_or_default()) & libc::IFF_UP as u32 != 0;
     let addresses = socket.list(Message::new(libc::RTM_GETADDR, 0, &[0; 8]))?;
     let addresses = addresses.iter().filter_map(|answer| global(&answer.body, link.index)).collect();
-    Ok(Some(Interface { alias: link.alias, addresses, up, software: !link.kind.is_empty() }))
+    Ok(Some(Interface { alias: link.alias, addresses, up: link.up, software: !link.kind.is_empty() }))
 }
 
 /// An address of an interface that is not of this link only and does not end by itself, `address/prefix`, in what is
