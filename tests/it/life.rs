@@ -727,17 +727,6 @@ fn only_descriptors_that_were_asked_for_come_in() {
     assert_eq!(outcome.stdout, "0 1 2 3 4 ", "{outcome:?}");
 }
 
-/// Descriptors of this process that every program it starts gets: proc_pid_fdinfo(5) shows the flags in octal.
-fn inherited() -> Vec<&'static str> {
-    let keeps = |fd: &u32| {
-        let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
-        (i32::from_str_radix(flags.trim(), 8).ok()? & libc::O_CLOEXEC == 0).then(|| fd.to_string().leak() as &str)
-    };
-    let all = fs::read_dir("/proc/self/fd").unwrap().filter_map(|item| item.ok()?.file_name().to_str()?.parse().ok());
-    all.filter(|fd| *fd > 2).filter_map(|fd| keeps(&fd)).collect()
-}
-
 #[test]
 fn descriptors_that_are_not_there_cannot_be_kept_and_do_no_harm() {
     let Some(world) = World::new("fds-none") else { return };
@@ -753,9 +742,11 @@ fn descriptors_that_are_not_there_cannot_be_kept_and_do_no_harm() {
         } else {
             assert!(outcome.stderr.starts_with("potrun: "), "{outcome:?}");
         }
-        let outcome = world.run(&["run", "--preserve-fds", count, "-b", &bundle, &id]);
-        // What whoever started the tests left open for everybody is the caller's, too; and ls opens what it lists.
-        let theirs: Vec<&str> = outcome.stdout.split_whitespace().filter(|fd| !inherited().contains(fd)).collect();
+        let mut run = world.command(&["run", "--preserve-fds", count, "-b", &bundle, &id]);
+        sys::keep_none(&mut run);
+        let outcome = world.call(run);
+        // ls opens what it lists.
+        let theirs: Vec<&str> = outcome.stdout.split_whitespace().collect();
         assert!(theirs.len() <= 4 && theirs[..3] == ["0", "1", "2"], "{outcome:?}");
     }
 }

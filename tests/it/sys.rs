@@ -30,6 +30,19 @@ pub(crate) fn enter(command: &mut std::process::Command, namespaces: Vec<RawFd>)
     unsafe { command.pre_exec(join) };
 }
 
+/// Lets the program of `command` start with no descriptor but the standard ones: other tests of this process have some open
+/// at the moment.
+pub(crate) fn keep_none(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec it makes one system call, with numbers only.
+    unsafe {
+        command.pre_exec(|| match libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as i32) {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        });
+    }
+}
+
 /// Lets the program of `command` start in a network and mount namespace of its own.
 pub(crate) fn unshare(command: &mut std::process::Command, flags: i32) {
     use std::os::unix::process::CommandExt;
