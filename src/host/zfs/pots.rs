@@ -140,7 +140,7 @@ impl Datasets {
         let new = self.begin_pot(left)?;
         let (root, at) = new.root();
         let mut properties = root_properties(left.id, &at, &snapshot);
-        properties.extend(left.disk.map(|bytes| ("refquota".into(), (referenced + bytes).to_string())));
+        properties.extend(quota(left, referenced));
         super::clone(&snapshot, &root, &properties)?;
         let tree = File::open(&at)?;
         fill(tree.as_fd())?;
@@ -159,7 +159,7 @@ impl Datasets {
         let new = self.begin_pot(left)?;
         let (root, at) = new.root();
         let mut properties = root_properties(left.id, &at, &snapshot);
-        properties.extend(left.disk.map(|bytes| ("refquota".into(), (referenced + bytes).to_string())));
+        properties.extend(quota(left, referenced));
         // Whoever made the stream could name any disk of this host.
         properties.insert("devices".into(), "off".into());
         let mut args = words(&["zfs", "receive"]);
@@ -238,6 +238,11 @@ impl Datasets {
         }
         Ok(swept)
     }
+}
+
+/// The limit of a root whose base has `referenced` bytes: refquota counts them, too (zfsprops(7)).
+fn quota(left: &Left<'_>, referenced: u64) -> Option<(String, String)> {
+    left.disk.map(|bytes| ("refquota".into(), referenced.saturating_add(bytes).to_string()))
 }
 
 fn root_properties(id: &ContainerId, at: &Path, lies_on: &str) -> BTreeMap<String, String> {
