@@ -3,8 +3,8 @@
 #
 # usage: tests/run.sh [STEP...]
 #
-# steps: format lint test conformance callers demo freebsd guest debian, which are the default, and vm, which makes the guest
-# of Debian if need be and runs all of its cases: that takes half an hour where the processor is emulated.
+# steps: format lint test conformance callers demo freebsd guest debian, which are the default, and vm, which runs all cases of
+# the guest of Debian: that takes half an hour where the processor is emulated. Both make the guest if need be, once.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -51,22 +51,20 @@ callers() {
     tests/callers.sh "target/$(rustc -vV | sed -n 's/^host: //p')/debug/potrun"
 }
 
-vm() {
-    cargo build --workspace --release --quiet || return 1
+vm() { # case...: all, if none is named
     tests/install.sh qemu-system-x86_64 debootstrap cpio mkfs.ext4 || true # what is missing is named there
-    conformance/vm/debian
+    cargo build --workspace --release --quiet || return 1
+    conformance/vm/debian -- "$@"
 }
 
-# One or two cases of each kind, where the guest has been made.
+# One or two cases of each kind.
 debian() {
-    conformance/vm/debian --made || return
-    cargo build --workspace --release --quiet || return 1
-    conformance/vm/debian -- limits_are_written more_memory_than_the_limit_kills apparmor_confines_create_and_exec \
+    vm limits_are_written more_memory_than_the_limit_kills apparmor_confines_create_and_exec \
         a_pot_is_a_clone_of_its_base a_quota_is_kept snapshots_of_pots clone_of_a_pot_shares_its_data a_project_quota_is_kept
 }
 
 export CARGO_TERM_COLOR=never
-tests/install.sh cc busybox ip nft ps tar xz strace file readelf python3 pip3 || true # what is missing is skipped, by name, where it is needed
+tests/install.sh cc busybox conntrack ip nft ps tar xz strace file readelf python3 pip3 || true # what is missing is skipped, by name, where it is needed
 wanted=("$@")
 [ $# -gt 0 ] || wanted=(format lint test conformance callers demo freebsd guest debian)
 for name in "${wanted[@]}"; do
