@@ -35,20 +35,12 @@ impl cli::Run for Show {
     }
 }
 
-/// Form of what `show` shows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Form {
-    /// JSON.
-    #[default]
-    Json,
-}
-
 /// Arguments of `show`.
 #[derive(Debug, Args)]
 pub struct All {
-    /// Form of it
-    #[arg(short, long, value_enum, default_value_t)]
-    format: Form,
+    /// As JSON, which is the only form there is
+    #[arg(long)]
+    pub json: bool,
     /// The container
     pub id: String,
 }
@@ -59,7 +51,6 @@ impl cli::Run for All {
     }
 
     fn run(&self, context: &Context) -> Result<u8> {
-        let Form::Json = self.format;
         let entry = Store::at(&context.root).find(&super::id(&self.id)?)?;
         let mut all = serde_json::to_value(state(&entry)?).doing(|| "write JSON")?;
         if let Some(record) = entry.record()? {

@@ -189,7 +189,7 @@ fn show_tells_all_that_is_known() {
     let id = world.running("a", |config| {
         config["annotations"] = json!({"org.bsdpot.pot": "{\"network\": {\"type\": \"inherit\"}}", "other": "x"});
     });
-    let all = json_of(&world.ok(&["show", &id, "--format", "json"]));
+    let all = json_of(&world.ok(&["show", &id, "--json"]));
     let pid = world.pid(&id);
     assert_eq!((&all["status"], &all["pid"], &all["id"]), (&json!("running"), &json!(pid), &json!(id)), "{all}");
     assert_eq!(all["processes"], json!([pid]));
