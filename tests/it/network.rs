@@ -544,7 +544,7 @@ fn a_flow_of_udp_ends_with_its_pot() {
         let address = if n == 0 { "10.192.0.3" } else { "fd70:6f74::2" };
         let end = Instant::now() + DEADLINE;
         while net
-            .sh("cat /proc/net/nf_conntrack 2>/dev/null || conntrack -L -f ipv4; conntrack -L -f ipv6")
+            .sh("cat /proc/net/nf_conntrack 2>/dev/null || { conntrack -L -f ipv4 && conntrack -L -f ipv6; }")
             .contains(address)
         {
             assert!(Instant::now() < end, "the flow stays");
@@ -636,6 +636,28 @@ fn gc_ends_what_a_lost_state_directory_left() {
     net.same(&before, "after gc and delete");
 }
 
+/// An address by which the host is reached is no pot's, whichever way it is asked for.
+#[test]
+fn an_address_of_the_host_is_no_pot_s() {
+    let Some(net) = Net::new("own-address") else { return };
+    net.sh("ip addr add 10.192.0.3/32 dev eth0; ip addr add fd70:6f74::2/128 dev eth0 nodad");
+    let before = net.before();
+    for (stack, own, next) in [("ipv4", "10.192.0.3", "10.192.0.4"), ("ipv6", "fd70:6f74::2", "fd70:6f74::3")] {
+        let network = json!({"type": "public-bridge", "stack": stack});
+        let (id, _) = net.pot("pot", json!({"network": network}));
+        let shown: Value = serde_json::from_str(&net.world.ok(&["show", &id])).unwrap();
+        assert!(shown.to_string().contains(&format!("{next:?}")), "{shown}");
+        net.world.ok(&["delete", "--force", &id]);
+        let bundle = net.world.bundle("true", |config| {
+            config["pot"] = json!({"network": network});
+            config["pot"]["network"]["addresses"] = json!([own]);
+        });
+        let text = net.world.fails(1, &["create", "-b", &bundle, &net.world.id("x")]);
+        assert!(text.contains(&format!("{own} is taken: the host's own on eth0")), "{text}");
+        net.same(&before, stack);
+    }
+}
+
 #[test]
 fn forwarding_of_somebody_else_stays() {
     let Some(net) = Net::new("forwarding") else { return };
@@ -705,6 +727,34 @@ fn nft_sees_in_the_kernel_what_the_plan_says() {
     fs::write(net.world.dir.join("table.nft"), text).unwrap();
     net.sh(&format!("nft -f {}/table.nft", net.world.dir.display()));
     assert_eq!(ours, net.sh(list));
+}
+
+/// The first process works beside the runtime: whichever of the two fails, its own words are what the caller is told, and
+/// nothing of the other's work stays.
+#[test]
+fn a_process_that_fails_beside_the_runtime_leaves_nothing() {
+    let Some(net) = Net::new("beside") else { return };
+    let before = net.before();
+    for (edit, said) in [
+        // Before there is a /proc, from which on interfaces can come; and after it.
+        (json!({"root": {"path": "nowhere"}}), "mount root"),
+        (json!({"mounts": [{"destination": "/x", "type": "tmpfs", "source": "x", "options": ["size=much"]}]}), "tmpfs"),
+        (json!({"process": {"args": ["/no/such/program"]}}), "/no/such/program"),
+    ] {
+        let bundle = net.world.bundle("true", |config| {
+            bridged(config);
+            for (key, value) in edit.as_object().unwrap() {
+                match (&mut config[key], value) {
+                    (Value::Object(had), Value::Object(more)) => had.extend(more.clone()),
+                    (Value::Array(had), Value::Array(more)) => had.extend(more.clone()),
+                    (had, more) => *had = more.clone(),
+                }
+            }
+        });
+        let text = net.world.fails(1, &["create", "-b", &bundle, &net.world.id("x")]);
+        assert!(text.contains(said), "{said}: {text}");
+        net.same(&before, said);
+    }
 }
 
 fn bridged(config: &mut Value) {

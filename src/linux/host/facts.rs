@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access, getegid, geteuid};
@@ -102,8 +103,8 @@ pub(super) fn resctrl(bundle: &Bundle, id: &ContainerId) -> io::Result<Option<Re
 fn network(pot: &Pot, store: &Path) -> io::Result<Network> {
     let stack = pot.network.stack;
     let alias = pot.network.kind == NetworkKind::Alias;
-    let families = (alias || stack.v4(), alias || stack.v6());
-    let mut network = shared(&Settings::installed(&settings::LINUX), store, families)?;
+    let has = if alias { network::addresses()? } else { network::reached(stack.v4(), stack.v6())? };
+    let mut network = shared(&Settings::installed(&settings::LINUX), store, has)?;
     if plan::network::bridged(pot) {
         network.taken_addresses.extend(network::neighbours(&plan::network::bridge(pot).name)?);
         network.taken_addresses.sort_unstable();
@@ -121,13 +122,13 @@ fn network(pot: &Pot, store: &Path) -> io::Result<Network> {
     Ok(network)
 }
 
-/// What pots have in common, whoever of them asks; addresses of the host of these families, IPv4 and IPv6.
-fn shared(settings: &Settings, store: &Path, (v4, v6): (bool, bool)) -> io::Result<Network> {
+/// What pots have in common, whoever of them asks; `has`: addresses of the host.
+fn shared(settings: &Settings, store: &Path, has: BTreeMap<String, Vec<IpAddr>>) -> io::Result<Network> {
     let mut network = settings.network(ledger());
     if network.interface.is_empty() {
         network.interface = network::default_interface().unwrap_or_else(|| "eth0".into());
     }
-    network.host_addresses = network::addresses(v4, v6)?;
+    network.host_addresses = has;
     network.taken_addresses.extend(network.host_addresses.values().flatten());
     network.taken_addresses.sort_unstable();
     network.taken_addresses.dedup();
@@ -142,7 +143,8 @@ fn shared(settings: &Settings, store: &Path, (v4, v6): (bool, bool)) -> io::Resu
 pub fn networks(store: &Path) -> Result<Networks> {
     let settings = Settings::installed(&settings::LINUX);
     let store = storage(store).directory;
-    let mut network = shared(&settings, &store, (true, true)).doing(|| "look at the network")?;
+    let has = network::addresses();
+    let mut network = has.and_then(|has| shared(&settings, &store, has)).doing(|| "look at the network")?;
     network.leased = lease::leased(&network.ledger, &[], &[]).doing(|| "read the ledger")?;
     Ok(Networks { os: Os::Linux, settings, network, bridges: bridges(&store), others: BTreeMap::new() })
 }

@@ -12,6 +12,8 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
 };
 
+use super::sys;
+
 /// A message: its header, the header of its family, attributes.
 #[derive(Debug)]
 pub(super) struct Message(Vec<u8>);
@@ -127,10 +129,12 @@ pub(super) struct Answer {
 pub(super) struct Socket {
     fd: OwnedFd,
     sequence: u32,
+    /// What comes next is read into.
+    buffer: Vec<u8>,
 }
 
-/// More than any one datagram of a dump has (`NLMSG_GOODSIZE` and what the kernel grows it to, net/netlink/af_netlink.c).
-const BUFFER: usize = 64 << 10;
+/// As much as a datagram of a dump has at most (`netlink_recvmsg`, net/netlink/af_netlink.c).
+const BUFFER: usize = 32 << 10;
 
 impl Socket {
     /// A socket of rtnetlink(7) that hears of `groups`.
@@ -146,7 +150,15 @@ impl Socket {
     fn open(protocol: SockProtocol, groups: u32) -> io::Result<Self> {
         let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
-        Ok(Self { fd, sequence: 0 })
+        Ok(Self { fd, sequence: 0, buffer: vec![0; BUFFER] })
+    }
+
+    /// Has the kernel take the headers of requests for filters (Linux 4.20): before it, lists are of everything.
+    pub(super) fn filter_strictly(&mut self) -> io::Result<()> {
+        match sys::netlink_strict(self.fd.as_fd()) {
+            Err(e) if e.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(()),
+            other => other,
+        }
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -155,15 +167,14 @@ impl Socket {
     }
 
     /// Waits for the next datagram.
-    pub(super) fn receive(&self) -> io::Result<Vec<Answer>> {
-        let mut buffer = vec![0; BUFFER];
+    pub(super) fn receive(&mut self) -> io::Result<Vec<Answer>> {
         let length = loop {
-            match recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            match recv(self.fd.as_raw_fd(), &mut self.buffer, MsgFlags::empty()) {
                 Err(Errno::EINTR) => {}
                 other => break other?,
             }
         };
-        let mut rest = &buffer[..length];
+        let mut rest = &self.buffer[..length];
         let mut all = Vec::new();
         while let Some(header) = rest.get(..HEADER) {
             let length = (number(header) as usize).clamp(HEADER, rest.len());

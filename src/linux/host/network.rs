@@ -163,7 +163,7 @@ pub(super) fn destroy(name: &str, description: &str) -> Result<(), Trouble> {
 /// for RCU, 10 to 30 ms). So a child waits for the answer, and this process for the news that the interface is off all
 /// lists, which the kernel tells before.
 fn delete(index: u32) -> io::Result<()> {
-    let news = Socket::route(libc::RTMGRP_LINK as u32)?;
+    let mut news = Socket::route(libc::RTMGRP_LINK as u32)?;
     let beside = Beside::start(|tell| {
         let delete = |mut socket: Socket| socket.ask(link_message(libc::RTM_DELLINK, 0, index, false));
         tell(match Socket::route(0).and_then(delete) {
@@ -413,10 +413,7 @@ fn unassign(socket: &mut Socket, index: u32, address: IpAddr, prefix: u8) -> io:
 /// Why an address must not be added, if so: taking it back would take somebody else's.
 pub(super) fn address_taken(address: &str) -> Option<String> {
     let (address, _) = parse(address).ok()?;
-    let has = facts::addresses(address.is_ipv4(), address.is_ipv6())
-        .ok()?
-        .into_iter()
-        .find(|(_, all)| all.contains(&address));
+    let has = facts::addresses().ok()?.into_iter().find(|(_, all)| all.contains(&address));
     has.map(|(name, _)| format!("{name} has it already"))
 }
 

@@ -28,6 +28,17 @@ pub(crate) fn take(number: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(number) }
 }
 
+/// `NETLINK_GET_STRICT_CHK` (linux/netlink.h), which libc has not.
+const NETLINK_GET_STRICT_CHK: c_int = 12;
+
+/// Has the kernel look at the header of a dump's request (netlink(7)).
+pub(crate) fn netlink_strict(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let (on, size): (c_int, _) = (1, size_of::<c_int>() as libc::socklen_t);
+    let (level, name) = (libc::SOL_NETLINK, NETLINK_GET_STRICT_CHK);
+    // SAFETY: `on` lives until the call returns and has the size that is passed.
+    cvt(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const on).cast(), size) }.into()).map(drop)
+}
+
 /// How clone3(2) is asked.
 pub(crate) struct Clone<'a> {
     /// `CLONE_NEW*`.

@@ -27,22 +27,20 @@ fn entry(body: &[u8]) -> Option<(u32, IpAddr)> {
     Some((number(&body[4..]), address(own)?))
 }
 
-/// All addresses, of a family unless that is `AF_UNSPEC`.
-fn all(socket: &mut Socket, family: i32) -> io::Result<Vec<(u32, IpAddr)>> {
-    let found = socket.list(Message::new(libc::RTM_GETADDR, 0, &[family as u8, 0, 0, 0, 0, 0, 0, 0]))?;
+/// All addresses.
+fn all(socket: &mut Socket) -> io::Result<Vec<(u32, IpAddr)>> {
+    let found = socket.list(Message::new(libc::RTM_GETADDR, 0, &[0; 8]))?;
     Ok(found.iter().filter_map(|answer| entry(&answer.body)).collect())
 }
 
-/// The addresses of the host by interface, but for those of a link only, of the families that are asked for: the kernel
-/// looks at each interface for each family.
-pub(in super::super) fn addresses(v4: bool, v6: bool) -> io::Result<BTreeMap<String, Vec<IpAddr>>> {
+/// The addresses of the host by interface, but for those of a link only.
+pub(in super::super) fn addresses() -> io::Result<BTreeMap<String, Vec<IpAddr>>> {
+    named(all(&mut Socket::route(0)?)?)
+}
+
+fn named(all: Vec<(u32, IpAddr)>) -> io::Result<BTreeMap<String, Vec<IpAddr>>> {
     let mut named: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
-    let family = match (v4, v6) {
-        (true, false) => libc::AF_INET,
-        (false, true) => libc::AF_INET6,
-        _ => libc::AF_UNSPEC,
-    };
-    for (index, address) in all(&mut Socket::route(0)?, family)? {
+    for (index, address) in all {
         if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
             continue;
         }
@@ -52,9 +50,32 @@ pub(in super::super) fn addresses(v4: bool, v6: bool) -> io::Result<BTreeMap<Str
     Ok(named)
 }
 
+/// The addresses of these families by which the host is reached now, by interface. In the table of the host's own addresses
+/// there are none of interfaces that are down; but [`addresses`] has the kernel look at each interface, of which a host has
+/// as many as pots.
+pub(in super::super) fn reached(v4: bool, v6: bool) -> io::Result<BTreeMap<String, Vec<IpAddr>>> {
+    let mut socket = Socket::route(0)?;
+    socket.filter_strictly()?;
+    let mut all = Vec::new();
+    for (family, length, _) in [(libc::AF_INET, 32, v4), (libc::AF_INET6, 128, v6)].into_iter().filter(|one| one.2) {
+        // struct rtmsg: family, length of the destination, of the source, tos, table, protocol, scope, type, flags
+        let header = [family as u8, 0, 0, 0, libc::RT_TABLE_LOCAL, 0, 0, libc::RTN_LOCAL, 0, 0, 0, 0];
+        let found = match socket.list(Message::new(libc::RTM_GETROUTE, 0, &header)) {
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Vec::new(), // no table yet: no address
+            other => other?,
+        };
+        all.extend(found.iter().filter_map(|answer| {
+            let own = answer.body.get(1) == Some(&length) && answer.body.get(7) == Some(&libc::RTN_LOCAL);
+            let rest = answer.body.get(12..).filter(|_| own)?;
+            Some((number(attribute(rest, libc::RTA_OIF)?), attribute(rest, libc::RTA_DST).and_then(address)?))
+        }));
+    }
+    named(all)
+}
+
 /// The addresses of one interface.
 pub(super) fn of_interface(socket: &mut Socket, index: u32) -> io::Result<Vec<IpAddr>> {
-    Ok(all(socket, libc::AF_UNSPEC)?.into_iter().filter(|(at, _)| *at == index).map(|(_, address)| address).collect())
+    Ok(all(socket)?.into_iter().filter(|(at, _)| *at == index).map(|(_, address)| address).collect())
 }
 
 /// Addresses of neighbours on a bridge that potrun did not give them: somebody else's machines. Pots are known by their

@@ -89,7 +89,7 @@ pub(in super::super) fn lend(pid: i32, device: &Device) -> Result<(), Trouble> {
 /// Puts an interface back as it was: it is here already, or still with process `pid`, or on its way. One of software is
 /// gone with the network that it was in.
 pub(in super::super) fn reclaim(pid: Option<i32>, device: &Device) -> Result<(), Trouble> {
-    let news = Socket::route(libc::RTMGRP_LINK as u32)?;
+    let mut news = Socket::route(libc::RTMGRP_LINK as u32)?;
     let mut socket = Socket::route(0)?;
     let deadline = Instant::now() + PATIENCE;
     let mut found = marked(&mut socket, &device.mark)?;
