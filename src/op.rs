@@ -247,12 +247,14 @@ pub enum Op {
     Spawn(Box<Spawn>),
     /// Inverse of [`Op::Spawn`]: ends the first process and all others in the control group.
     KillAll { cgroup: Option<PathBuf> },
-    /// Let the first process go on from [`Op::AwaitRuntime`].
+    /// Let the first process go on from [`Op::AwaitRuntime`], until it has done all of `create`.
     Resume,
     /// Run a hook of the bundle on the host.
     Hook(Hook),
 
     // --- inside the pot, before start ---------------------------------------------------------------------------------
+    /// Let the runtime begin what it does from outside, and go on meanwhile: both have work for some milliseconds.
+    CallRuntime,
     /// Wait for [`Op::Resume`]: the runtime's hooks run while the namespaces exist and the root is not entered yet.
     AwaitRuntime,
     /// Enter the jail.
@@ -640,6 +642,7 @@ impl Op {
             | Self::KillAll { .. }
             | Self::Resume
             | Self::Hook(_)
+            | Self::CallRuntime
             | Self::AwaitRuntime
             | Self::AttachJail { .. }
             | Self::NewKeyring { .. }
@@ -895,6 +898,7 @@ impl Op {
             Self::KillAll { cgroup: None } => f.write_str("kill the container's processes"),
             Self::Resume => f.write_str("resume the first process"),
             Self::Hook(hook) => hook.fmt(f),
+            Self::CallRuntime => f.write_str("let the runtime begin"),
             Self::AwaitRuntime => f.write_str("wait for the runtime"),
             Self::AttachJail { name } => write!(f, "attach to jail {name}"),
             Self::NewKeyring { label } => {

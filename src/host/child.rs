@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
+#[cfg(target_os = "linux")]
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -18,12 +20,24 @@ pub(crate) struct Child {
     link: OwnedFd,
     /// Nothing is left to kill: it is on record, or reaped.
     free: bool,
+    stage: Stage,
+}
+
+/// What a process does that has been started.
+#[derive(Debug, PartialEq, Eq)]
+enum Stage {
+    /// It was not heard of yet.
+    Begins,
+    /// It has called the runtime, and goes on beside it.
+    Works,
+    /// It waits.
+    Waits,
 }
 
 impl Child {
     /// The child `pid`, at the other end of `link`.
     pub(crate) fn new(pid: i32, link: OwnedFd) -> Self {
-        Self { pid, link, free: false }
+        Self { pid, link, free: false, stage: Stage::Begins }
     }
 
     /// Its pid.
@@ -36,10 +50,30 @@ impl Child {
         link::tell(self.link.as_fd(), &Message::Go)
     }
 
-    /// Lets it go on after the runtime's hooks, until it is ready.
+    /// Lets it go on after what the runtime did, until it is ready.
     pub(crate) fn resume(&mut self) -> Result<(), Trouble> {
-        self.go()?;
-        self.wait()
+        self.meet()?;
+        match self.go() {
+            // It failed meanwhile, and has told why.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
+            other => other?,
+        }
+        self.stage = Stage::Waits;
+        while self.next()? != Message::Ready {}
+        Ok(())
+    }
+
+    /// Waits until it has called the runtime, if it has not yet.
+    pub(crate) fn meet(&mut self) -> Result<(), Trouble> {
+        if self.stage == Stage::Begins { self.wait() } else { Ok(()) }
+    }
+
+    /// Why it failed, if it did so while the runtime worked on it.
+    #[cfg(target_os = "linux")] // elsewhere none calls
+    pub(crate) fn failure(&mut self) -> Option<Trouble> {
+        let mut told = [PollFd::new(self.link.as_fd(), PollFlags::POLLIN)];
+        let told = self.stage == Stage::Works && poll(&mut told, PollTimeout::ZERO).is_ok_and(|ready| ready > 0);
+        if told { self.next().err() } else { None }
     }
 
     /// It no longer ends with this potrun.
@@ -63,10 +97,15 @@ impl Child {
         }
     }
 
-    /// Waits until it is ready, or awaits the runtime.
+    /// Waits until it is ready, or calls or awaits the runtime.
     pub(crate) fn wait(&mut self) -> Result<(), Trouble> {
+        self.stage = if self.next()? == Message::CallsRuntime { Stage::Works } else { Stage::Waits };
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<Message, Trouble> {
         match link::hear(self.link.as_fd())? {
-            Some(Message::AwaitsRuntime | Message::Ready) => Ok(()),
+            Some(told @ (Message::CallsRuntime | Message::AwaitsRuntime | Message::Ready)) => Ok(told),
             Some(Message::Failed(text)) => {
                 self.reap()?;
                 Err(text.into())

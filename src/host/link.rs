@@ -20,7 +20,9 @@ const LONGEST: usize = 16 << 10;
 /// What one side tells the other.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Message {
-    /// The process: I have done what is before [`AwaitRuntime`](crate::op::Op::AwaitRuntime).
+    /// The process: I am at [`CallRuntime`](crate::op::Op::CallRuntime), and go on.
+    CallsRuntime,
+    /// The process: I am at [`AwaitRuntime`](crate::op::Op::AwaitRuntime).
     AwaitsRuntime,
     /// The process: I have done all of `create`.
     Ready,
@@ -35,6 +37,7 @@ pub(crate) enum Message {
 impl Message {
     fn tag(&self) -> u8 {
         match self {
+            Self::CallsRuntime => b'C',
             Self::AwaitsRuntime => b'W',
             Self::Ready => b'R',
             Self::Failed(_) => b'E',
@@ -80,6 +83,7 @@ pub(crate) fn hear(from: BorrowedFd<'_>) -> io::Result<Option<Message>> {
     let text = || String::from_utf8_lossy(&packet[1..n]).into_owned();
     Ok(Some(match packet[..n].first() {
         None => return Ok(None),
+        Some(b'C') => Message::CallsRuntime,
         Some(b'W') => Message::AwaitsRuntime,
         Some(b'R') => Message::Ready,
         Some(b'E') => Message::Failed(text()),

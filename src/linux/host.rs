@@ -95,25 +95,19 @@ impl LinuxHost {
         self.child.as_mut().map_or(Ok(()), Child::started)
     }
 
-    /// The process whose network is the pot's.
-    fn first(&self) -> Result<i32, Trouble> {
-        self.pid().ok_or_else(|| "no process whose network that could be".into())
+    /// The process whose network is the pot's, which is prepared for what comes into it.
+    fn first(&mut self) -> Result<i32, Trouble> {
+        let child = self.child.as_mut().ok_or("no process whose network that could be")?;
+        child.meet().map_err(|why| format!("the first process failed: {why}"))?;
+        Ok(child.pid())
     }
 
     fn hook(&self, hook: &Hook) -> Result<(), Trouble> {
         let state = self.io.as_ref().map(|io| io.state.clone()).ok_or("no container to run a hook for")?;
         Ok(run_hook(hook, State { pid: self.pid().unwrap_or(0), ..state })?)
     }
-}
 
-impl Default for LinuxHost {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Host for LinuxHost {
-    fn run(&mut self, op: &Op) -> Result<(), Trouble> {
+    fn carry_out(&mut self, op: &Op) -> Result<(), Trouble> {
         match op {
             Op::UseBase { base, id, .. } => layer::use_base(base, id)?,
             Op::ReleaseBase { base, id, .. } => layer::release_base(base, id)?,
@@ -182,6 +176,21 @@ impl Host for LinuxHost {
             other => return Err(self.cannot(other).unwrap_or_default().into()),
         }
         Ok(())
+    }
+}
+
+impl Default for LinuxHost {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Host for LinuxHost {
+    fn run(&mut self, op: &Op) -> Result<(), Trouble> {
+        self.carry_out(op).map_err(|error| match self.child.as_mut().and_then(Child::failure) {
+            Some(why) => format!("the first process failed meanwhile: {why}").into(),
+            None => error,
+        })
     }
 
     fn taken(&self, op: &Op) -> Option<String> {

@@ -17,14 +17,16 @@ use crate::plan::{Draft, files};
 
 use super::nft::Element;
 
-/// Steps before the first process: the bridge, the pair, forwarding, translation; or the addresses of an alias.
-pub fn before(draft: &mut Draft<'_>, pot: &Pot, cgroup: Option<&Path>) -> Vec<Op> {
+/// The steps before the first process is started: what is the pot's alone until it is deleted, and what the process shows;
+/// and those beside it, which work on what the kernel has one lock for, or that process's network: they take as long as
+/// what the process does meanwhile.
+pub fn steps(draft: &mut Draft<'_>, pot: &Pot, cgroup: Option<&Path>) -> [Vec<Op>; 2] {
     if pot.network.kind != NetworkKind::Inherit && draft.facts.euid != 0 {
         draft.refuse("/pot/network/type", format!("{} needs root", pot.network.kind.word()));
     }
     match pot.network.kind {
-        NetworkKind::Inherit => Vec::new(),
-        NetworkKind::Alias => alias(draft, pot, cgroup),
+        NetworkKind::Inherit => [Vec::new(), Vec::new()],
+        NetworkKind::Alias => [alias(draft, pot, cgroup), Vec::new()],
         NetworkKind::PublicBridge | NetworkKind::PrivateBridge => bridged(draft, pot),
     }
 }
@@ -81,27 +83,6 @@ pub fn lend(draft: &mut Draft<'_>, own: bool) -> Vec<Op> {
     ops
 }
 
-/// Steps while the first process waits with its namespaces made: the pair, its end in the pot made there, since moving
-/// it would cost more than making it (`synchronize_net` in dev_change_net_namespace, net/core/dev.c).
-pub fn meanwhile(draft: &mut Draft<'_>, pot: &Pot) -> Vec<Op> {
-    if !common::bridged(pot) {
-        return Vec::new();
-    }
-    let ends = common::ends(draft, pot);
-    let id = draft.id.to_string();
-    let Bridge { name: bridge, .. } = common::bridge(pot);
-    let (host, pot) = common::pair(draft.id);
-    // Who has the address next gets this link-level address with it: caches of its neighbours stay right.
-    let seed = ends.first().map_or(0, |end| hash(&end.address.to_string()));
-    let macs = [common::mac(seed, 0), common::mac(seed, 1)];
-    let mut ops = vec![
-        Op::CreatePair { host: host.clone(), pot: pot.clone(), description: id.clone(), macs, into: Some(id.clone()) },
-        Op::AddMember { bridge, member: host, isolated: draft.facts.network.isolate },
-    ];
-    ops.extend(common::inside(&id, &pot, &ends));
-    ops
-}
-
 /// Linux has no jail that holds sockets to an address: programs at the control group do.
 fn alias(draft: &mut Draft<'_>, pot: &Pot, cgroup: Option<&Path>) -> Vec<Op> {
     let wanted = common::aliases(draft, pot);
@@ -116,22 +97,39 @@ fn alias(draft: &mut Draft<'_>, pot: &Pot, cgroup: Option<&Path>) -> Vec<Op> {
     ops
 }
 
-fn bridged(draft: &mut Draft<'_>, pot: &Pot) -> Vec<Op> {
+fn bridged(draft: &mut Draft<'_>, pot: &Pot) -> [Vec<Op>; 2] {
     let ends = common::ends(draft, pot);
     let forwards = common::forwards(draft, pot, &ends);
     for one in forwards.iter().filter(|one| one.host == Some(IpAddr::V6(Ipv6Addr::LOCALHOST))) {
         let what = "::1 cannot be exported: linux keeps what goes there on the host (use 127.0.0.1)";
         draft.refuse(format!("/pot/exportedPorts/{}/hostAddress", one.n), what);
     }
+    let mut before = vec![common::lease(draft, &ends, &forwards)];
+    before.extend(files::publish(draft, pot, &ends));
     let bridge = common::bridge(pot);
-    let mut ops = vec![common::lease(draft, &ends, &forwards)];
-    ops.extend(shared(&draft.facts.network, &bridge, &ends));
+    let mut beside = shared(&draft.facts.network, &bridge, &ends);
     if forwards.iter().any(by_loopback) {
-        ops.push(Op::RouteLoopback { interface: bridge.name });
+        beside.push(Op::RouteLoopback { interface: bridge.name.clone() });
     }
-    ops.extend(files::publish(draft, pot, &ends));
     let elements = elements(&ends, &forwards, draft.facts.network.isolate);
-    ops.push(Op::LoadNft { name: common::rule_name(draft.id), elements });
+    beside.push(Op::LoadNft { name: common::rule_name(draft.id), elements });
+    beside.extend(pair(draft, bridge.name, &ends));
+    [before, beside]
+}
+
+/// The pair, its end in the pot made there, since moving it would cost more than making it (`synchronize_net` in
+/// dev_change_net_namespace, net/core/dev.c).
+fn pair(draft: &Draft<'_>, bridge: String, ends: &[End]) -> Vec<Op> {
+    let id = draft.id.to_string();
+    let (host, pot) = common::pair(draft.id);
+    // Who has the address next gets this link-level address with it: caches of its neighbours stay right.
+    let seed = ends.first().map_or(0, |end| hash(&end.address.to_string()));
+    let macs = [common::mac(seed, 0), common::mac(seed, 1)];
+    let mut ops = vec![
+        Op::CreatePair { host: host.clone(), pot: pot.clone(), description: id.clone(), macs, into: Some(id.clone()) },
+        Op::AddMember { bridge, member: host, isolated: draft.facts.network.isolate },
+    ];
+    ops.extend(common::inside(&id, &pot, ends));
     ops
 }
 
@@ -260,12 +258,12 @@ mod tests {
             steps(r#""network": {"type": "public-bridge", "stack": "dual"}, "exportedPorts": [{"port": 80}]"#),
             [
                 "lease 10.192.0.3,fd70:6f74::2, ports tcp/1024",
+                "publish names, seen in /var/run/potrun.hosts/pb-public/all/hosts",
                 "enable forwarding of ipv4",
                 "enable forwarding of ipv6",
                 "ensure nftables table potrun with bridge pb-public",
                 "ensure bridge pb-public, potrun public bridge, 10.192.0.1/10,fd70:6f74::1/64",
                 "route the loopback address by pb-public",
-                "publish names, seen in /var/run/potrun.hosts/pb-public/all/hosts",
                 "add to nftables table potrun",
                 "create interface pair PTA",
                 "add PTA to bridge pb-public",
@@ -276,7 +274,7 @@ mod tests {
             ]
         );
         let private = steps(r#""network": {"type": "private-bridge", "bridge": "b"}"#);
-        assert!(private[3].ends_with(", potrun private bridge b, 10.192.0.9/29"), "{private:?}");
+        assert!(private[4].ends_with(", potrun private bridge b, 10.192.0.9/29"), "{private:?}");
         assert!(!private.iter().any(|line| line.contains("loopback")), "{private:?}");
     }
 
@@ -287,15 +285,59 @@ mod tests {
         let back: Vec<String> = plan.ops.iter().rev().filter_map(Op::undo).map(|op| op.to_string()).collect();
         let expected = [
             format!("destroy interface {pair} of web1"),
-            "kill all in cgroup /sys/fs/cgroup/potrun-web1".into(),
             "take web1 out of nftables table potrun".into(),
-            "withdraw names: 10.192.0.3 web1".into(),
             "release bridge pb-public, potrun public bridge".into(),
             "release nftables table potrun of bridge pb-public".into(),
             "release forwarding of ipv4".into(),
+            "kill all in cgroup /sys/fs/cgroup/potrun-web1".into(),
+            "withdraw names: 10.192.0.3 web1".into(),
             "end lease of web1".into(),
         ];
         assert_eq!(back[..8], expected, "{back:?}");
+    }
+
+    /// Hooks see the interfaces in a container whose root is not entered yet, and so do settings of interfaces: then the
+    /// process waits there. Otherwise it calls, and goes on to the end.
+    #[test]
+    fn the_process_goes_on_beside_the_runtime_unless_something_comes_between() {
+        let order = |more: &str| {
+            let config = format!(
+                r#"{{"ociVersion": "1.3.0", "pot": {{"base": {{"release": "r"}}, "network": {{"type": "public-bridge"}}}},
+                    "process": {{"user": {{"uid": 0, "gid": 0}}, "cwd": "/", "args": ["x"]}}{more}}}"#
+            );
+            let bundle = crate::bundle::Bundle::parse("/b".into(), config.into_bytes()).unwrap();
+            let facts = crate::facts::Facts::assumed(crate::facts::Os::Linux, &bundle);
+            let plan = crate::plan::plan(&bundle, &facts, &crate::id::ContainerId::new("web1").unwrap()).unwrap();
+            let spawn = plan.ops.iter().find_map(|op| match op {
+                Op::Spawn(spawn) => Some(spawn.create.clone()),
+                _ => None,
+            });
+            let word = |op: &Op| match op {
+                Op::PresetIpv6 { .. } => Some("preset"),
+                Op::CallRuntime => Some("call"),
+                Op::AwaitRuntime => Some("await"),
+                Op::Hook(_) => Some("hook"),
+                Op::Sysctl { .. } => Some("sysctl"),
+                Op::EnterRoot { .. } => Some("enter"),
+                _ => None,
+            };
+            spawn.unwrap().iter().filter_map(word).collect::<Vec<_>>()
+        };
+        assert_eq!(order(""), ["preset", "call", "enter", "await"]);
+        let linux = |sysctl: &str| {
+            let namespaces = r#"[{"type": "mount"}, {"type": "ipc"}, {"type": "network"}]"#;
+            order(&format!(r#", "linux": {{"namespaces": {namespaces}, "sysctl": {{{sysctl}}}}}"#))
+        };
+        assert_eq!(linux(r#""kernel.sem": "1""#), ["preset", "call", "sysctl", "enter", "await"]);
+        assert_eq!(linux(r#""net.ipv4.ip_forward": "1""#), ["preset", "await", "sysctl", "enter"]);
+        for moment in ["prestart", "createRuntime"] {
+            assert_eq!(
+                order(&format!(r#", "hooks": {{"{moment}": [{{"path": "/h"}}]}}"#)),
+                ["preset", "await", "enter"]
+            );
+        }
+        let own = order(r#", "hooks": {"createContainer": [{"path": "/h"}]}"#);
+        assert_eq!(own, ["preset", "await", "hook", "enter"]);
     }
 
     #[test]

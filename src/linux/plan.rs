@@ -97,9 +97,9 @@ pub fn order(draft: &mut Draft<'_>) -> Plan {
     let cgroup = resources::path(draft);
     ops.extend(resources::steps(draft, cgroup.as_deref()));
     ops.extend(devices_filter(linux, pot.is_some(), cgroup.as_deref(), draft.facts.euid));
-    if let Some(pot) = &pot {
-        ops.extend(super::network::before(draft, pot, cgroup.as_deref()));
-    }
+    let steps = pot.as_ref().map(|pot| super::network::steps(draft, pot, cgroup.as_deref()));
+    let [before, mut meanwhile] = steps.unwrap_or_default();
+    ops.extend(before);
 
     let mut spawn = Spawn {
         uid_map: map(draft, linux, &namespaces, |linux| linux.uid_mappings(), draft.facts.euid),
@@ -123,14 +123,13 @@ pub fn order(draft: &mut Draft<'_>) -> Plan {
 
     let mut hooks = draft.hooks(Moment::Prestart);
     hooks.extend(draft.hooks(Moment::CreateRuntime));
-    let mut meanwhile: Vec<Op> = pot.as_ref().map(|pot| super::network::meanwhile(draft, pot)).unwrap_or_default();
     let [caches, joining] = super::rdt::steps(draft);
     ops.extend(caches);
     meanwhile.extend(joining);
     meanwhile.extend(super::network::lend(draft, namespaces.has("network")));
     meanwhile.extend(hooks.into_iter().map(Op::Hook));
     if meanwhile.is_empty() {
-        spawn.create.retain(|op| *op != Op::AwaitRuntime);
+        spawn.create.retain(|op| !matches!(op, Op::CallRuntime | Op::AwaitRuntime));
     } else {
         meanwhile.push(Op::Resume);
     }
@@ -447,7 +446,23 @@ fn inside(
     let mounts = mounts(draft, pot, namespaces);
     let own_dev = !mounts.iter().any(|m| m.target == Path::new("/dev") && mount::Options::of(&m.options).bind);
     let label = labels::mount_label(draft);
-    ops.extend(mounts.into_iter().flat_map(|mount| labels::labelled(mount, label.as_deref())).flatten());
+    // What comes from outside needs nothing of ours but the settings of the network, which are seen below /proc; unless
+    // the bundle has hooks beside it, or says how interfaces are to be.
+    let waits = waits_at_once(draft, linux);
+    let mut calls: Vec<Op> = namespaces.own("network").then_some(Op::LoopbackUp).into_iter().collect();
+    calls.extend(pot.and_then(|pot| super::network::preset(draft, pot)));
+    calls.push(if waits { Op::AwaitRuntime } else { Op::CallRuntime });
+    let mut early = if waits { Vec::new() } else { std::mem::take(&mut calls) };
+    if !mounts.iter().any(is_proc) {
+        ops.append(&mut early);
+    }
+    for mount in mounts {
+        let called = is_proc(&mount);
+        ops.extend(labels::labelled(mount, label.as_deref()).into_iter().flatten());
+        if called {
+            ops.append(&mut early);
+        }
+    }
     ops.extend(nodes(draft, linux, namespaces, own_dev));
     if own_dev {
         ops.extend(LINKS.iter().map(|(path, to)| Op::Link { path: path.into(), to: to.into() }));
@@ -458,11 +473,7 @@ fn inside(
     if let Some(pot) = pot {
         ops.extend(files::names(draft, pot, Path::new("/")));
     }
-    if namespaces.own("network") {
-        ops.push(Op::LoopbackUp);
-    }
-    ops.extend(pot.and_then(|pot| super::network::preset(draft, pot)));
-    ops.push(Op::AwaitRuntime);
+    ops.append(&mut calls);
     ops.extend(draft.hooks(Moment::CreateContainer).into_iter().map(Op::Hook));
     ops.extend(identity(draft, namespaces));
     ops.extend(sysctls(draft, linux, namespaces));
@@ -482,7 +493,21 @@ fn inside(
     let readonly = draft.bundle.spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly) == Some(true);
     ops.push(Op::EnterRoot { readonly, propagation });
     ops.extend(draft.bundle.spec.process().as_ref().map(process::find));
+    ops.extend((!waits).then_some(Op::AwaitRuntime));
     ops
+}
+
+/// Whether the first process goes no further before the runtime has done its part: hooks find the one where the
+/// specification wants it (config.md, "POSIX-platform Hooks"), and settings of interfaces find these.
+fn waits_at_once(draft: &Draft<'_>, linux: Option<&Linux>) -> bool {
+    let hooks = [Moment::Prestart, Moment::CreateRuntime, Moment::CreateContainer];
+    let network = |key: &String| key.starts_with("net");
+    hooks.into_iter().any(|moment| !draft.hooks(moment).is_empty())
+        || linux.and_then(|linux| linux.sysctl().as_ref()).is_some_and(|all| all.keys().any(network))
+}
+
+fn is_proc(mount: &Mount) -> bool {
+    mount.fstype == "proc" && mount.target == Path::new("/proc")
 }
 
 /// What the first process does when it is started.

@@ -143,7 +143,9 @@ impl Machine {
             self.step(pid, op, false).map_err(|what| format!("{op}: {what}"))?;
             let process = self.process(pid)?;
             process.done = n + 1;
-            if *op == Op::AwaitRuntime {
+            // Who calls the runtime goes on beside it. Here, where one thing happens after the other, it goes on when the
+            // runtime has done its part: the two touch nothing in common.
+            if matches!(op, Op::CallRuntime | Op::AwaitRuntime) && !process.resumed {
                 process.stage = Stage::AwaitsRuntime;
                 return Ok(());
             }
@@ -164,7 +166,8 @@ impl Machine {
         need(!process.program, "nothing comes after the program")?;
         let mounting = process.root.is_some() && !process.entered;
         match op {
-            Op::AwaitRuntime => need(!starting && !process.resumed, "the runtime is awaited once, in create"),
+            Op::CallRuntime => need(!starting && !process.resumed, "the runtime is called once, in create"),
+            Op::AwaitRuntime => need(!starting, "the runtime is awaited in create"),
             Op::AttachJail { name } => {
                 need(freebsd && process.jail.is_none(), "a jail is entered once, on freebsd")?;
                 need(self.jails.contains_key(name), "there is no such jail")?;

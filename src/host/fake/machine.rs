@@ -763,7 +763,8 @@ impl Machine {
                 let ready = matches!(process.stage, Stage::AwaitsRuntime | Stage::Ready);
                 need(ready, || format!("{hook}: the first process does not wait"))
             }
-            Op::AwaitRuntime
+            Op::CallRuntime
+            | Op::AwaitRuntime
             | Op::AttachJail { .. }
             | Op::NewKeyring { .. }
             | Op::Propagate { .. }

@@ -67,6 +67,7 @@ pub(super) fn cannot(op: &Op) -> Option<String> {
         | Op::WriteFile { .. }
         | Op::LoopbackUp
         | Op::PresetIpv6 { .. }
+        | Op::CallRuntime
         | Op::AwaitRuntime
         | Op::Hook(_)
         | Op::SetHostname { .. }
@@ -241,6 +242,7 @@ impl Inside<'_> {
                 let own = beneath::find(self.root()?, "proc".as_ref(), Links::None).ok();
                 network::preset_ipv6(own.as_ref().map(AsFd::as_fd), *off)?;
             }
+            Op::CallRuntime => link::tell(fd(&self.prepared.link), &Message::CallsRuntime)?,
             Op::AwaitRuntime => {
                 link::tell(fd(&self.prepared.link), &Message::AwaitsRuntime)?;
                 self.await_go()?;

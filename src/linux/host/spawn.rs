@@ -49,7 +49,7 @@ pub(super) fn namespace_flag(name: &str) -> i32 {
     }
 }
 
-/// Starts the process and waits until it is ready, or awaits the runtime.
+/// Starts the process, and waits until it is ready or awaits the runtime, unless it will call.
 pub(super) fn spawn(spawn: &Spawn, io: &mut Io) -> Result<Child, Trouble> {
     let (ours, theirs) = link::pair()?;
     let mut prepared = prepare(spawn, theirs)?;
@@ -77,7 +77,9 @@ pub(super) fn spawn(spawn: &Spawn, io: &mut Io) -> Result<Child, Trouble> {
     if spawn.namespaces.iter().any(|name| name == "user") {
         map_ids(&child, spawn)?;
     }
-    child.wait()?;
+    if !spawn.create.contains(&Op::CallRuntime) {
+        child.wait()?;
+    }
     Ok(child)
 }
 
