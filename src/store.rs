@@ -9,6 +9,7 @@
 //!     start.sock          the waiting first process listens here
 //!     started             when it was started
 //!     exit.json           how its first process ended, if that was seen
+//! <root>/:seccomp/        compiled filters, by their profiles (Linux)
 //! ```
 //!
 //! While the first process waits it holds a lock on `config.json`, through a descriptor that exec closes: whether that
@@ -56,6 +57,12 @@ impl Store {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Where compiled filters are kept: under a name that is no id.
+    #[must_use]
+    pub fn filters(&self) -> PathBuf {
+        self.root.join(":seccomp")
     }
 
     /// Makes the entry of a new container and takes its lock.

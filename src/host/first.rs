@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::op::{Hook, Moment};
@@ -22,6 +23,8 @@ pub struct Io {
     pub console: Option<OwnedFd>,
     /// How many descriptors from 3 on it keeps (`--preserve-fds`).
     pub preserve: u32,
+    /// Where compiled seccomp filters are kept (Linux).
+    pub filters: PathBuf,
     /// What hooks read from their stdin, but for pid and status.
     pub state: State,
 }

@@ -9,6 +9,7 @@ mod copy;
 pub mod exe;
 pub mod facts;
 pub mod files;
+mod filters;
 mod inside;
 mod into;
 mod labels;

@@ -34,7 +34,7 @@ mod table;
 mod tests;
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall,
@@ -246,40 +246,68 @@ impl<'a> Profile<'a> {
 
     /// What becomes of each call number of one kernel architecture.
     fn spans(&self, tables: &[&Table]) -> Result<Vec<Span>, SeccompError> {
-        let mut line = Line::new(Fate::Return(self.default));
         // As libseccomp, src/gen_bpf.c `_gen_bpf_arch`, "additional ABI filtering".
-        match tables {
-            [Table { abi: Abi::X86_64, .. }] => line.paint(X32_BIT, u32::MAX - 1, Fate::Return(RET_KILL_THREAD)),
-            [Table { abi: Abi::X32, .. }] => line.paint(0, X32_BIT - 1, Fate::Return(RET_KILL_THREAD)),
-            _ => {}
-        }
-        for table in tables {
-            for (number, fate) in self.fates(table)? {
-                line.paint(number, number, fate);
+        let foreign = match tables {
+            [Table { abi: Abi::X86_64, .. }] => Some((X32_BIT, u32::MAX - 1)),
+            [Table { abi: Abi::X32, .. }] => Some((0, X32_BIT - 1)),
+            _ => None,
+        };
+        let newer: Vec<(u32, u32)> = match self.default & RET_ACTION_FULL {
+            RET_ALLOW | RET_LOG | RET_TRACE => Vec::new(),
+            _ => tables.iter().flat_map(|table| table.newer()).collect(),
+        };
+        let calls = self.fates(tables)?;
+
+        let ends = |(from, to): (u32, u32)| std::iter::once(from).chain(to.checked_add(1));
+        let ranges = foreign.into_iter().chain(newer.iter().copied());
+        let mut starts: Vec<u32> = ranges.chain(calls.iter().map(|&(n, _)| (n, n))).flat_map(ends).collect();
+        starts.push(0);
+        starts.sort_unstable();
+        starts.dedup();
+        let within = |at: u32, (from, to): (u32, u32)| (from..=to).contains(&at);
+        let mut calls = calls.into_iter().peekable();
+        let mut spans: Vec<Span> = Vec::new();
+        for from in starts {
+            let named = calls.next_if(|&(number, _)| number == from).map(|(_, fate)| fate);
+            let fate = if newer.iter().any(|&range| within(from, range)) {
+                Fate::Return(RET_ERRNO | ENOSYS)
+            } else if let Some(fate) = named {
+                fate
+            } else if foreign.is_some_and(|range| within(from, range)) {
+                Fate::Return(RET_KILL_THREAD)
+            } else {
+                Fate::Return(self.default)
+            };
+            if spans.last().is_none_or(|last| last.fate != fate) {
+                spans.push(Span { from, fate });
             }
         }
-        if !matches!(self.default & RET_ACTION_FULL, RET_ALLOW | RET_LOG | RET_TRACE) {
-            for table in tables {
-                for (from, to) in table.newer() {
-                    line.paint(from, to, Fate::Return(RET_ERRNO | ENOSYS));
+        Ok(spans)
+    }
+
+    /// What becomes of the calls that the ABIs have and the profile names, by their numbers.
+    fn fates(&self, tables: &[&Table]) -> Result<Vec<(u32, Fate)>, SeccompError> {
+        let mut all: Vec<(u32, &str, Vec<Test>, u32)> = Vec::with_capacity(self.names().count() * tables.len());
+        for table in tables {
+            let mut places = table.places.iter();
+            for rule in &self.rules {
+                let alternatives: Vec<Vec<Test>> =
+                    rule.alternatives.iter().map(|args| tests(args, table.abi.wide())).collect();
+                for (name, place) in rule.names.iter().zip(&mut places).filter(|_| rule.action != self.default) {
+                    let conditions = alternatives.iter().flat_map(|tests| place.conditions(tests));
+                    all.extend(conditions.map(|(number, tests)| (number, name.as_str(), tests, rule.action)));
                 }
             }
         }
-        Ok(line.spans())
-    }
-
-    /// What becomes of the calls that the ABI has and the profile names.
-    fn fates(&self, table: &Table) -> Result<BTreeMap<u32, Fate>, SeccompError> {
-        let mut calls: BTreeMap<u32, Call> = BTreeMap::new();
-        let mut places = table.places.iter();
-        for rule in &self.rules {
-            let alternatives: Vec<Vec<Test>> =
-                rule.alternatives.iter().map(|args| tests(args, table.abi.wide())).collect();
-            for (name, place) in rule.names.iter().zip(&mut places).filter(|_| rule.action != self.default) {
-                for tests in &alternatives {
-                    for (number, tests) in place.conditions(tests) {
-                        calls.entry(number).or_default().add(name, tests, rule.action)?;
-                    }
+        all.sort_by_key(|(number, ..)| *number); // stable: what comes first in the profile stays first
+        let mut calls: Vec<(u32, Call)> = Vec::with_capacity(all.len());
+        for (number, name, tests, action) in all {
+            match calls.last_mut().filter(|(last, _)| *last == number) {
+                Some((_, call)) => call.add(name, tests, action)?,
+                None => {
+                    let mut call = Call::default();
+                    call.add(name, tests, action)?;
+                    calls.push((number, call));
                 }
             }
         }
@@ -463,44 +491,6 @@ struct Span {
     fate: Fate,
 }
 
-/// All call numbers of a kernel architecture, in spans.
-struct Line(BTreeMap<u32, Fate>);
-
-impl Line {
-    fn new(fate: Fate) -> Self {
-        Self(BTreeMap::from([(0, fate)]))
-    }
-
-    fn paint(&mut self, from: u32, to: u32, fate: Fate) {
-        if let Some(after) = to.checked_add(1) {
-            self.cut(after);
-        }
-        let hidden: Vec<u32> = self.0.range(from..=to).map(|(&start, _)| start).collect();
-        for start in hidden {
-            self.0.remove(&start);
-        }
-        self.0.insert(from, fate);
-    }
-
-    /// Lets a span begin at `at`.
-    fn cut(&mut self, at: u32) {
-        if let Some((_, fate)) = self.0.range(..=at).next_back() {
-            let fate = fate.clone();
-            self.0.insert(at, fate);
-        }
-    }
-
-    fn spans(self) -> Vec<Span> {
-        let mut spans: Vec<Span> = Vec::new();
-        for (from, fate) in self.0 {
-            if spans.last().is_none_or(|last| last.fate != fate) {
-                spans.push(Span { from, fate });
-            }
-        }
-        spans
-    }
-}
-
 /// The whole program: which architecture, then which span by binary search, then the conditions.
 fn assemble(machines: &[(u32, Vec<Span>)], default: u32) -> Vec<SockFilter> {
     let mut writer = Writer { code: Backwards::default(), default, matches: HashMap::new() };
@@ -605,6 +595,37 @@ fn halves(test: &Test) -> [Half; 2] {
 }
 
 impl Filter {
+    /// As it is kept: the flags, how many instructions there are, and these as the kernel has them.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(8 + 8 * self.program.len());
+        bytes.extend(self.flags.to_ne_bytes());
+        bytes.extend((self.program.len() as u32).to_ne_bytes()); // code::MAX_INSNS at most
+        for SockFilter { code, jt, jf, k } in &self.program {
+            bytes.extend(code.to_ne_bytes());
+            bytes.extend([*jt, *jf]);
+            bytes.extend(k.to_ne_bytes());
+        }
+        bytes
+    }
+
+    /// What was kept, if it is whole.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (flags, rest) = bytes.split_first_chunk()?;
+        let (many, rest) = rest.split_first_chunk()?;
+        let (instructions, cut) = rest.as_chunks::<8>();
+        let instruction = |&[c0, c1, jt, jf, k0, k1, k2, k3]: &[u8; 8]| SockFilter {
+            code: u16::from_ne_bytes([c0, c1]),
+            jt,
+            jf,
+            k: u32::from_ne_bytes([k0, k1, k2, k3]),
+        };
+        let whole = cut.is_empty() && u32::from_ne_bytes(*many) as usize == instructions.len();
+        let program = || instructions.iter().map(instruction).collect();
+        whole.then(|| Self { program: program(), flags: u32::from_ne_bytes(*flags) })
+    }
+
     /// Whether loading the filter gives a listener for SCMP_ACT_NOTIFY.
     pub fn has_listener(&self) -> bool {
         self.flags & FLAG_NEW_LISTENER != 0

@@ -126,7 +126,7 @@ impl Create {
             }
         }
         let (entry, lock) = store.create(&id)?;
-        let mut making = Making { bundle, plan: &plan, id: &id, entry, supervisor };
+        let mut making = Making { bundle, plan: &plan, id: &id, entry, filters: store.filters(), supervisor };
         let mut journal = match making.entry.journal() {
             Ok(journal) => journal,
             Err(error) => {
@@ -149,6 +149,7 @@ struct Making<'a> {
     plan: &'a Plan,
     id: &'a ContainerId,
     entry: Entry,
+    filters: PathBuf,
     supervisor: Option<Identity>,
 }
 
@@ -212,6 +213,7 @@ impl Making<'_> {
             waiting: Some(waiting),
             console,
             preserve: preserved(args.preserve_fds),
+            filters: self.filters.clone(),
             state,
         }))
     }

@@ -85,7 +85,8 @@ impl cli::Run for Exec {
     /// The exit code is the process's.
     fn run(&self, context: &Context) -> Result<u8> {
         let id = super::id(&self.id)?;
-        let (entry, record, status) = super::find_made(&Store::at(&context.root), &id)?;
+        let store = Store::at(&context.root);
+        let (entry, record, status) = super::find_made(&store, &id)?;
         match status {
             Status::Created | Status::Running => {}
             Status::Paused if self.ignore_paused => {}
@@ -102,12 +103,12 @@ impl cli::Run for Exec {
         if let Some(path) = &self.cgroup {
             below(&mut plan, path)?;
         }
-        self.go(&record, &process, &plan, preserve)
+        self.go(&record, &process, &plan, preserve, store.filters())
     }
 }
 
 impl Exec {
-    fn go(&self, record: &Record, process: &Process, plan: &plan::Plan, preserve: u32) -> Result<u8> {
+    fn go(&self, record: &Record, process: &Process, plan: &plan::Plan, preserve: u32, filters: PathBuf) -> Result<u8> {
         let terminal = process.terminal() == Some(true);
         super::create::check_console(terminal, self.console_socket.as_deref(), self.detach)?;
         let connect = |path: &Path| terminal::connect_to(path).doing(|| format!("connect to {}", path.display()));
@@ -117,7 +118,7 @@ impl Exec {
             (console, relay) = (Some(theirs), Some(ours));
         }
         let state = State::of(record, Status::Running);
-        let mut host = This::with(first::Io { listen: None, waiting: None, console, preserve, state });
+        let mut host = This::with(first::Io { listen: None, waiting: None, console, preserve, filters, state });
         for op in &plan.ops {
             tracing::debug!("{op}");
             host.run(op).map_err(failed)?;

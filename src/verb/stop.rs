@@ -1,6 +1,7 @@
 //! `stop`: the graceful end: the pot's command or a signal, and after a while an end that nobody can refuse.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -38,7 +39,8 @@ impl cli::Run for Stop {
 
     /// Prints how it ended.
     fn run(&self, context: &Context) -> Result<u8> {
-        let (entry, record, status) = super::find_made(&Store::at(&context.root), &super::id(&self.id)?)?;
+        let store = Store::at(&context.root);
+        let (entry, record, status) = super::find_made(&store, &super::id(&self.id)?)?;
         let bundle = super::saved(&entry, &record)?;
         let stop = bundle.pot.as_ref().map(|pot| pot.stop.clone()).unwrap_or_default();
         let timeout = self.timeout.or(stop.timeout).map_or(TIMEOUT, Duration::from_secs);
@@ -48,7 +50,7 @@ impl cli::Run for Stop {
         // Watched before it is asked: who sees no end does not know how it was.
         let ended = |most, first: &dyn Fn() -> io::Result<()>| super::wait::ended(&entry, &record, most, first);
         let by_command = || {
-            if let Err(e) = command(&bundle, &record, &stop.command, deadline) {
+            if let Err(e) = command(&bundle, &record, &stop.command, store.filters(), deadline) {
                 tracing::warn!("stop command: {}", e.chain());
             }
             Ok(())
@@ -85,14 +87,20 @@ fn signal(record: &Record) -> Result<i32> {
 }
 
 /// Runs the pot's command inside, as its first process's user, until the deadline at most.
-fn command(bundle: &crate::bundle::Bundle, record: &Record, args: &[String], deadline: Instant) -> Result<()> {
+fn command(
+    bundle: &crate::bundle::Bundle,
+    record: &Record,
+    args: &[String],
+    filters: PathBuf,
+    deadline: Instant,
+) -> Result<()> {
     let mut process =
         bundle.spec.process().clone().ok_or_else(|| Error::caller("the container has no process to take after"))?;
     process.set_args(Some(args.to_vec())).set_terminal(Some(false)).set_console_size(None);
     let labels = this::facts::labels(bundle, Some(&process));
     let plan = plan::exec(bundle, record, &process, labels).map_err(|e| super::refused(e.into()))?;
     let state = State::of(record, Status::Running);
-    let mut host = This::with(first::Io { listen: None, waiting: None, console: None, preserve: 0, state });
+    let mut host = This::with(first::Io { listen: None, waiting: None, console: None, preserve: 0, filters, state });
     let failed = |trouble: crate::host::Trouble| Error::operator(crate::error::chain(&*trouble));
     for op in &plan.ops {
         host.run(op).map_err(failed)?;

@@ -6,21 +6,20 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use oci_spec::runtime::LinuxSeccomp;
 
 use crate::host::child::Child;
 use crate::host::first::Io;
 use crate::host::link::{self, Message};
 use crate::host::{Trouble, terminal};
 use crate::linux::mount::Options;
-use crate::linux::seccomp::{self, Filter};
+use crate::linux::seccomp::Filter;
 use crate::op::{IdMap, Mount, Op, Spawn};
 
-use super::{cgroup, inside, sys};
+use super::{cgroup, filters, inside, sys};
 
 /// What the child needs, made before it is: descriptors of the host, and the compiled filter.
 pub(super) struct Prepared {
@@ -52,7 +51,7 @@ pub(super) fn namespace_flag(name: &str) -> i32 {
 /// Starts the process, and waits until it is ready or awaits the runtime, unless it will call.
 pub(super) fn spawn(spawn: &Spawn, io: &mut Io) -> Result<Child, Trouble> {
     let (ours, theirs) = link::pair()?;
-    let mut prepared = prepare(spawn, theirs)?;
+    let mut prepared = prepare(spawn, theirs, &io.filters)?;
     let cgroup = spawn.cgroup.as_deref().map(cgroup::open).transpose()?;
     // The cgroup namespace is made in the child: its root is the group that its maker is in, and clone3 makes
     // namespaces before it enters the group.
@@ -175,8 +174,8 @@ fn map_ids(child: &Child, spawn: &Spawn) -> Result<(), Trouble> {
     Ok(child.go()?)
 }
 
-/// Opens and compiles what the child cannot, or should not have to.
-fn prepare(spawn: &Spawn, link: OwnedFd) -> Result<Prepared, Trouble> {
+/// Opens and compiles what the child cannot, or should not have to. `kept`: where compiled filters are.
+fn prepare(spawn: &Spawn, link: OwnedFd, kept: &Path) -> Result<Prepared, Trouble> {
     let mut join = Vec::new();
     for (name, path) in &spawn.join {
         let fd = fs::File::open(path).map_err(|e| format!("open {name} namespace {}: {e}", path.display()))?;
@@ -188,7 +187,7 @@ fn prepare(spawn: &Spawn, link: OwnedFd) -> Result<Prepared, Trouble> {
         Op::Seccomp { seccomp } => Some(seccomp),
         _ => None,
     });
-    let filter = seccomp.map(|seccomp| compile(seccomp)).transpose()?;
+    let filter = seccomp.map(|seccomp| filters::of(seccomp, kept)).transpose()?;
     let agent = match seccomp.and_then(|seccomp| seccomp.listener_path().as_ref().map(|path| (path, seccomp))) {
         Some((path, seccomp)) if filter.as_ref().is_some_and(Filter::has_listener) => {
             let socket = terminal::connect_to(path).map_err(|e| format!("connect to {}: {e}", path.display()))?;
@@ -239,16 +238,6 @@ fn write_map(pid: i32, file: &str, map: &[(u32, u32, u32)]) -> Result<(), Troubl
     let line = |(inside, outside, count): &(u32, u32, u32)| format!("{inside} {outside} {count}\n");
     let lines: String = map.iter().map(line).collect();
     fs::write(format!("/proc/{pid}/{file}"), lines).map_err(|e| format!("write {file}: {e}").into())
-}
-
-/// Compiles the filter; names that no architecture knows are skipped, as the specification allows.
-fn compile(seccomp: &LinuxSeccomp) -> Result<Filter, Trouble> {
-    let native = seccomp::arch_named(std::env::consts::ARCH).ok_or("no system call table for this architecture")?;
-    let compiled = seccomp::compile(seccomp, native)?;
-    if !compiled.ignored.is_empty() {
-        tracing::debug!("seccomp: unknown system calls: {}", compiled.ignored.join(" "));
-    }
-    Ok(compiled.filter)
 }
 
 /// A pid namespace is entered by the children of who joins it: so it is joined here, and left again after the fork.

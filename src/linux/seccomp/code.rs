@@ -4,8 +4,6 @@
 //! an instruction is put down, its targets are already there and their distance is known, and where one is too far, a
 //! stepping stone is put down first.
 
-use std::collections::HashMap;
-
 /// `struct sock_filter` of linux/filter.h.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +51,8 @@ pub(super) struct Label(usize);
 pub(super) struct Backwards {
     /// Last instruction first.
     code: Vec<SockFilter>,
-    /// The nearest return of each action.
-    returns: HashMap<u32, Label>,
+    /// The nearest return of each action, of which a profile has few.
+    returns: Vec<(u32, Label)>,
 }
 
 impl Backwards {
@@ -66,8 +64,8 @@ impl Backwards {
 
     /// A place that returns `action`: one that is there already, if there is one.
     pub(super) fn ret(&mut self, action: u32) -> Label {
-        match self.returns.get(&action) {
-            Some(&label) => label,
+        match self.returns.iter().find(|(other, _)| *other == action) {
+            Some(&(_, label)) => label,
             None => self.new_ret(action),
         }
     }
@@ -111,7 +109,10 @@ impl Backwards {
 
     fn new_ret(&mut self, action: u32) -> Label {
         let label = self.put(SockFilter { code: RET_K, jt: 0, jf: 0, k: action });
-        self.returns.insert(action, label);
+        match self.returns.iter_mut().find(|(other, _)| *other == action) {
+            Some((_, nearest)) => *nearest = label,
+            None => self.returns.push((action, label)),
+        }
         label
     }
 

@@ -4,10 +4,9 @@
 //! crate has not, or has wrong, is put right here. The result was compared with the table of libseccomp 90d3f7d
 //! (src/syscalls.csv, Linux 7.1), and agrees for each of its 508 names on each ABI.
 
-use std::str::FromStr;
+use std::cmp::Ordering;
 
 use oci_spec::runtime::Arch;
-use syscalls::{aarch64, arm, riscv64, x86, x86_64};
 
 /// Marks an x32 call in the syscall number: `__X32_SYSCALL_BIT` of arch/x86/include/uapi/asm/unistd.h.
 pub(super) const X32_BIT: u32 = 0x4000_0000;
@@ -61,22 +60,82 @@ impl Abi {
             return Some(if self == Self::X32 { number | X32_BIT } else { number });
         }
         match self {
-            Self::X86_64 => parse::<x86_64::Sysno>(name).map(|n| n as u32),
+            Self::X86_64 => find(&X86_64, name),
             Self::X32 => x32(name),
-            Self::X86 => parse::<x86::Sysno>(name).map(|n| n as u32),
+            Self::X86 => find(&X86, name),
             Self::Aarch64 => aarch64(name),
-            Self::Arm => ARM_PRIVATE
-                .iter()
-                .find_map(|&(private, n)| (private == name).then_some(n))
-                .or_else(|| parse::<arm::Sysno>(name).map(|n| n as u32)),
-            Self::Riscv64 => parse::<riscv64::Sysno>(name).map(|n| n as u32),
+            Self::Arm => {
+                find(&ARM, name).or_else(|| ARM_PRIVATE.iter().find_map(|&(private, n)| (private == name).then_some(n)))
+            }
+            Self::Riscv64 => find(&RISCV64, name),
         }
     }
 }
 
-fn parse<T: FromStr>(name: &str) -> Option<T> {
+/// The calls of one of the crate's tables, sorted when this is compiled. The crate itself compares a name with one after
+/// the other, which for podman's profile took longer than all the rest of `create` in this process.
+macro_rules! sorted {
+    ($name:ident, $abi:ident) => {
+        static $name: [(&str, u32); syscalls::$abi::Sysno::count()] = {
+            use syscalls::$abi::Sysno;
+            let mut all = [("", 0); Sysno::count()];
+            let (mut at, mut number) = (0, Sysno::first().id());
+            while number <= Sysno::last().id() {
+                if let Some(call) = Sysno::new(number as usize) {
+                    all[at] = (call.name(), number as u32);
+                    at += 1;
+                }
+                number += 1;
+            }
+            sort(all)
+        };
+    };
+}
+
+sorted!(X86_64, x86_64);
+sorted!(X86, x86);
+sorted!(AARCH64, aarch64);
+sorted!(ARM, arm);
+sorted!(RISCV64, riscv64);
+
+/// Sorts by length, then by the bytes (Shell's sort, since the library's are not `const`).
+const fn sort<const N: usize>(mut all: [(&str, u32); N]) -> [(&str, u32); N] {
+    let mut gap = N / 2;
+    while gap > 0 {
+        let mut end = gap;
+        while end < N {
+            let mut at = end;
+            while at >= gap && is_less(all[at].0, all[at - gap].0) {
+                (all[at], all[at - gap]) = (all[at - gap], all[at]);
+                at -= gap;
+            }
+            end += 1;
+        }
+        gap /= 2;
+    }
+    all
+}
+
+const fn is_less(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    if a.len() != b.len() {
+        return a.len() < b.len();
+    }
+    let mut at = 0;
+    while at < a.len() {
+        if a[at] != b[at] {
+            return a[at] < b[at];
+        }
+        at += 1;
+    }
+    false
+}
+
+fn find(table: &[(&str, u32)], name: &str) -> Option<u32> {
     // The crate names each call by `stringify!` of an identifier, so the one that is a keyword keeps its `r#`.
-    T::from_str(if name == "break" { "r#break" } else { name }).ok()
+    let name = if name == "break" { "r#break" } else { name };
+    let order = |other: &str| -> Ordering { other.len().cmp(&name.len()).then_with(|| other.cmp(name)) };
+    table.binary_search_by(|(other, _)| order(other)).ok().map(|at| table[at].1)
 }
 
 /// Newer than the crate (syscalls 0.8.1 ends at file_setattr, 469); one number for every ABI here, see the kernel's
@@ -101,19 +160,16 @@ fn aarch64(name: &str) -> Option<u32> {
     match name {
         "newfstatat" => Some(79),
         "fstatat" => None,
-        _ => parse::<aarch64::Sysno>(name).map(|n| n as u32).filter(|n| !TIME64.contains(n)),
+        _ => find(&AARCH64, name).filter(|n| !TIME64.contains(n)),
     }
 }
 
 /// x32 shares the numbers of x86_64, but for calls it never had and those with a layout of their own, from 512 on
 /// (the `x32` and `64` lines of arch/x86/entry/syscalls/syscall_64.tbl).
 fn x32(name: &str) -> Option<u32> {
-    if X32_ABSENT.contains(&name) {
-        return None;
-    }
+    let number = find(&X86_64, name).filter(|_| !X32_ABSENT.contains(&name))?;
     let own = (512..).zip(X32_OWN).find_map(|(n, own)| (own == name).then_some(n));
-    let number = own.or_else(|| parse::<x86_64::Sysno>(name).map(|n| n as u32))?;
-    Some(number | X32_BIT)
+    Some(own.unwrap_or(number) | X32_BIT)
 }
 
 const X32_ABSENT: [&str; 11] = [
@@ -248,6 +304,26 @@ mod tests {
         ];
         for (abi, name, number) in cases {
             assert_eq!(abi.number(name), number, "{name} on {abi:?}");
+        }
+    }
+
+    /// Each call that the crate knows is found, under the crate's number.
+    #[test]
+    fn the_sorted_tables_are_the_crates() {
+        for (all, parse) in [
+            (&X86_64[..], (|name| name.parse().ok().map(|call: syscalls::x86_64::Sysno| call as u32)) as fn(&str) -> _),
+            (&X86, |name| name.parse().ok().map(|call: syscalls::x86::Sysno| call as u32)),
+            (&AARCH64, |name| name.parse().ok().map(|call: syscalls::aarch64::Sysno| call as u32)),
+            (&ARM, |name| name.parse().ok().map(|call: syscalls::arm::Sysno| call as u32)),
+            (&RISCV64, |name| name.parse().ok().map(|call: syscalls::riscv64::Sysno| call as u32)),
+        ] {
+            assert!(all.is_sorted_by(|(a, _), (b, _)| is_less(a, b)));
+            for (name, number) in all {
+                assert_eq!((find(all, name), parse(name)), (Some(*number), Some(*number)), "{name}");
+            }
+            for none in ["", "reads", "zzz", "a_name_longer_than_all_that_there_are"] {
+                assert_eq!(find(all, none), None);
+            }
         }
     }
 
