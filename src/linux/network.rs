@@ -328,8 +328,12 @@ mod tests {
             let namespaces = r#"[{"type": "mount"}, {"type": "ipc"}, {"type": "network"}]"#;
             order(&format!(r#", "linux": {{"namespaces": {namespaces}, "sysctl": {{{sysctl}}}}}"#))
         };
-        assert_eq!(linux(r#""kernel.sem": "1""#), ["preset", "call", "sysctl", "enter", "await"]);
-        assert_eq!(linux(r#""net.ipv4.ip_forward": "1""#), ["preset", "await", "sysctl", "enter"]);
+        for free in [r#""kernel.sem": "1""#, r#""net.ipv4.ping_group_range": "0 0""#] {
+            assert_eq!(linux(free), ["preset", "call", "sysctl", "enter", "await"]);
+        }
+        for bound in [r#""net.ipv4.conf.all.rp_filter": "1""#, r#""net/ipv6/neigh/default/gc_stale_time": "9""#] {
+            assert_eq!(linux(bound), ["preset", "await", "sysctl", "enter"]);
+        }
         for moment in ["prestart", "createRuntime"] {
             assert_eq!(
                 order(&format!(r#", "hooks": {{"{moment}": [{{"path": "/h"}}]}}"#)),

@@ -501,9 +501,10 @@ fn inside(
 /// specification wants it (config.md, "POSIX-platform Hooks"), and settings of interfaces find these.
 fn waits_at_once(draft: &Draft<'_>, linux: Option<&Linux>) -> bool {
     let hooks = [Moment::Prestart, Moment::CreateRuntime, Moment::CreateContainer];
-    let network = |key: &String| key.starts_with("net");
+    // net.ipv4.conf.eth0.*, net.ipv6.neigh.eth0.*, and `all` and `default` in the place of the name.
+    let interfaces = |key: &String| key.contains("conf") || key.contains("neigh");
     hooks.into_iter().any(|moment| !draft.hooks(moment).is_empty())
-        || linux.and_then(|linux| linux.sysctl().as_ref()).is_some_and(|all| all.keys().any(network))
+        || linux.and_then(|linux| linux.sysctl().as_ref()).is_some_and(|all| all.keys().any(interfaces))
 }
 
 fn is_proc(mount: &Mount) -> bool {
