@@ -148,10 +148,10 @@ get() { timeout 10 busybox wget -q -O - "$1"; }
 
 controller() { grep -qw "$1" /sys/fs/cgroup/cgroup.controllers; }
 
-# Everything that a container could leave behind.
+# Everything that a container could leave behind. Compiled filters are kept for the next one.
 left() {
     podman ps --all --quiet
-    ls -A /run/potrun 2>/dev/null
+    ls -A /run/potrun 2>/dev/null | grep -vx :seccomp
     [ ! -e /run/potrun.leases ] || cat /run/potrun.leases
     find /sys/fs/cgroup -type d \( -name 'libpod-*' -o -path '*/default/*' -o -name 'buildah*' -o -name 'potrun-*' \)
     findmnt -rn -o TARGET | grep -E '/merged$|/run/potrun|/lib/potrun/|io.containerd|buildah'

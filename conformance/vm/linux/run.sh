@@ -31,7 +31,7 @@ machine() {
     nft list ruleset
     find $cgroup -type d
     cat /run/potrun.leases 2>/dev/null
-    ls -A $state "$work/away" /opt/pot /opt/pot/* /var/lib/potrun /var/lib/potrun/* /var/lib/potrun/bases/*/users
+    ls -A --ignore=:seccomp $state "$work/away" /opt/pot /opt/pot/* /var/lib/potrun /var/lib/potrun/* /var/lib/potrun/bases/*/users
     cat /etc/potrun.conf
     pgrep -l potrun
 } 2>&1
