@@ -53,6 +53,9 @@ pub struct Facts {
     /// a base (ZFS), the name of a base (overlay).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<String>,
+    /// The layers between that and its base which it shares with other pots, the topmost first (overlay).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<PathBuf>,
     /// Whether directories of the store can have a limit, if the bundle has one (overlay).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub quota: bool,
@@ -376,6 +379,7 @@ impl Facts {
             state,
             base,
             kept: None,
+            layers: Vec::new(),
             quota: false,
             fscomps: BTreeMap::new(),
             datasets: pot.datasets.iter().map(|d| (d.dataset.clone(), Some(Path::new("/").join(&d.dataset)))).collect(),

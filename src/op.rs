@@ -55,15 +55,38 @@ pub enum Op {
         keep: Option<PathBuf>,
     },
     /// Take up a layer that was left for this pot: by an earlier container of its id, a clone or an import. It stays when
-    /// the pot goes.
+    /// the pot goes. `layers`: what it lies on besides its base, the topmost first.
     TakeUpLayer {
         path: PathBuf,
         owner: PathBuf,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         disk: Option<u64>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        layers: Vec<PathBuf>,
     },
-    /// Inverse of [`Op::CreateLayer`]: the layer goes with all that was written to it. `keep`: not if the container was
-    /// created and is deleted.
+    /// Make all that a pot's own layer holds a layer that pots share and none changes, `layer`; the pot gets an empty one
+    /// of its own above it.
+    FreezeLayer { path: PathBuf, layer: PathBuf },
+    /// Inverse of [`Op::FreezeLayer`], as long as no other pot lies on it and the pot has nothing above it: else it stays.
+    ThawLayer { path: PathBuf, layer: PathBuf },
+    /// Leave a layer for a pot that is still to come, over `layers`, the topmost first, and its base, whose use is noted.
+    /// Its root is like that of the layer `of`. `copy`: what is copied into it, the topmost first.
+    LeaveLayer {
+        path: PathBuf,
+        owner: PathBuf,
+        base: PathBuf,
+        of: PathBuf,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        layers: Vec<PathBuf>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        copy: Vec<PathBuf>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        disk: Option<u64>,
+    },
+    /// Inverse of [`Op::LeaveLayer`], unless a container has taken it up.
+    ForgetLayer { path: PathBuf, owner: PathBuf },
+    /// Inverse of [`Op::CreateLayer`]: the layer goes with all that was written to it, and with the shared layers below it
+    /// that no other pot lies on. `keep`: not if the container was created and is deleted.
     RemoveLayer {
         path: PathBuf,
         owner: PathBuf,
@@ -368,8 +391,13 @@ pub struct Spawn {
 pub enum Root {
     /// An existing directory, bound onto itself.
     Bind { source: PathBuf },
-    /// A base below the pot's own layer.
-    Overlay { lower: PathBuf, layer: PathBuf },
+    /// A base below the pot's own layer; between them `layers` that pots share, the topmost first.
+    Overlay {
+        lower: PathBuf,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        layers: Vec<PathBuf>,
+        layer: PathBuf,
+    },
 }
 
 /// A map of users or groups: inside, outside, count.
@@ -554,6 +582,8 @@ impl Op {
             Self::CreateLayer { path, owner, keep, .. } => {
                 Self::RemoveLayer { path: path.clone(), owner: owner.clone(), keep: keep.is_some() }
             }
+            Self::FreezeLayer { path, layer } => Self::ThawLayer { path: path.clone(), layer: layer.clone() },
+            Self::LeaveLayer { path, owner, .. } => Self::ForgetLayer { path: path.clone(), owner: owner.clone() },
             Self::CreateDataset { dataset, properties } => {
                 let id = properties.get(MARK).and_then(|id| ContainerId::new(id).ok())?;
                 let mountpoint = properties.get("mountpoint").map(PathBuf::from);
@@ -602,6 +632,8 @@ impl Op {
             Self::Spawn(spawn) => Self::KillAll { cgroup: spawn.cgroup.clone() },
             Self::ReleaseBase { .. }
             | Self::TakeUpLayer { .. }
+            | Self::ThawLayer { .. }
+            | Self::ForgetLayer { .. }
             | Self::RemoveLayer { .. }
             | Self::CloneDataset { .. }
             | Self::DestroyDataset { .. }
@@ -687,6 +719,7 @@ impl Op {
                 | Self::ReleaseAnchor { .. }
                 | Self::ReleaseForwarding { .. }
                 | Self::ReleaseNft { .. }
+                | Self::ThawLayer { .. }
         )
     }
 }
@@ -769,10 +802,22 @@ impl Op {
                 disk.iter().try_for_each(|bytes| write!(f, ", at most {bytes} bytes"))?;
                 f.write_str(if keep.is_some() { ", to be kept" } else { "" })
             }
-            Self::TakeUpLayer { path, disk, .. } => {
-                write!(f, "take up layer {}", show(path))?;
+            Self::TakeUpLayer { path, disk, layers, .. } => {
+                write!(f, "take up layer {}{}", show(path), On(layers))?;
                 disk.iter().try_for_each(|bytes| write!(f, ", at most {bytes} bytes"))
             }
+            Self::FreezeLayer { path, layer } => write!(f, "freeze layer {} as {}", show(path), show(layer)),
+            Self::ThawLayer { path, layer } => write!(f, "thaw {} as layer {}", show(layer), show(path)),
+            Self::LeaveLayer { path, base, of, layers, copy, disk, .. } => {
+                write!(f, "leave layer {}{} on {}", show(path), On(layers), show(base))?;
+                match copy.as_slice() {
+                    [] => write!(f, ", like {}", show(of))?,
+                    [own] => write!(f, ", with a copy of {}", show(own))?,
+                    [own, below @ ..] => write!(f, ", with a copy of {}{}", show(own), On(below))?,
+                }
+                disk.iter().try_for_each(|bytes| write!(f, ", at most {bytes} bytes"))
+            }
+            Self::ForgetLayer { path, .. } => write!(f, "forget layer {}", show(path)),
             Self::RemoveLayer { path, .. } => write!(f, "remove layer {}", show(path)),
             Self::CreateDataset { dataset, properties } => {
                 write!(f, "create dataset {dataset}{}", Properties(properties))
@@ -907,8 +952,8 @@ impl Op {
             }
             Self::Propagate { propagation } => write!(f, "make all mounts {propagation}"),
             Self::MountRoot(Root::Bind { source }) => write!(f, "mount root {}", show(source)),
-            Self::MountRoot(Root::Overlay { lower, layer }) => {
-                write!(f, "mount root overlay of {} on {}", show(layer), show(lower))
+            Self::MountRoot(Root::Overlay { lower, layers, layer }) => {
+                write!(f, "mount root overlay of {}{} on {}", show(layer), On(layers), show(lower))
             }
             Self::Mount(mount) => mount.fmt(f),
             Self::Relabel { path, label } => write!(f, "label {} {label}", show(path)),
@@ -1077,6 +1122,15 @@ impl fmt::Display for Family {
             Self::Ipv4 => "ipv4",
             Self::Ipv6 => "ipv6",
         })
+    }
+}
+
+/// ` on a on b` of layers.
+struct On<'a>(&'a [PathBuf]);
+
+impl fmt::Display for On<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|layer| write!(f, " on {}", show(layer)))
     }
 }
 

@@ -4,6 +4,7 @@
 //! tested on every operating system; a [`Host`](crate::host::Host) only carries out.
 
 pub mod bridge;
+pub mod clone;
 pub mod dataset;
 pub mod files;
 pub mod lease;

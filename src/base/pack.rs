@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, copy_file_range, readlinkat};
 use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
 use nix::unistd::{Uid, Whence, lseek};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -71,23 +71,24 @@ pub fn pack(source: Source<'_>, stream: impl Write) -> Result<Unpacked> {
     Ok(with(sink.done, skipped))
 }
 
-/// Copies the upper directory of an overlay to another, which is empty.
+/// Copies what directories of an overlay, the topmost first, hold over its base to an empty one, which becomes an upper one.
 ///
 /// # Errors
 /// [`UnpackError`]; what was copied so far is left.
-pub fn copy_upper(from: BorrowedFd<'_>, to: BorrowedFd<'_>, options: &UnpackOptions) -> Result<Unpacked> {
+pub fn copy_upper(from: &[File], to: BorrowedFd<'_>, options: &UnpackOptions) -> Result<Unpacked> {
     let mut sink = Unpacker::upper(to, options)?;
-    let skipped = Walk { upper: true, ..Walk::new(&mut sink, true) }.start(top(from))?;
+    let skipped = Walk { upper: true, ..Walk::new(&mut sink, true) }.over_base(from)?;
     Ok(with(sink.finish()?, skipped))
 }
 
-/// Writes the upper directory of an overlay to `stream` as a layer of an OCI image: what it hides as whiteouts.
+/// Writes what directories of an overlay, the topmost first, hold over its base to `stream` as a layer of an OCI image: what
+/// they hide of it as whiteouts.
 ///
 /// # Errors
 /// [`UnpackError`].
-pub fn pack_upper(from: BorrowedFd<'_>, stream: impl Write) -> Result<Unpacked> {
+pub fn pack_upper(from: &[File], stream: impl Write) -> Result<Unpacked> {
     let mut sink = Packer { builder: tar::Builder::new(stream), done: Unpacked::default() };
-    let skipped = Walk { upper: true, ..Walk::new(&mut sink, false) }.start(top(from))?;
+    let skipped = Walk { upper: true, ..Walk::new(&mut sink, false) }.over_base(from)?;
     sink.builder.finish().and_then(|()| sink.builder.get_mut().flush()).at("write", b"the stream")?;
     Ok(with(sink.done, skipped))
 }
@@ -135,11 +136,6 @@ pub fn extract_upper(stream: impl Read, to: BorrowedFd<'_>, options: &UnpackOpti
     sink.finish()
 }
 
-/// What is in a directory.
-fn top(dir: BorrowedFd<'_>) -> Source<'_> {
-    Source { dir, name: b".", to: b"." }
-}
-
 fn with(done: Unpacked, more: Skipped) -> Unpacked {
     let skipped = Skipped { sockets: more.sockets, kernel: more.kernel, changed: more.changed, ..done.skipped };
     Unpacked { skipped, ..done }
@@ -156,7 +152,7 @@ struct Walk<'s, S> {
     sink: &'s mut S,
     /// Whether the sink knows holes.
     sparse: bool,
-    /// Whether it is the upper directory of an overlay, of which the sink gets whiteouts.
+    /// Whether it is what an overlay has over its base, of which the sink gets whiteouts.
     upper: bool,
     /// Whether only what lies over another tree is wanted, of which the sink gets whiteouts, too.
     over: bool,
@@ -210,12 +206,8 @@ impl<'s, S: Sink> Walk<'s, S> {
         }
         let kind = kind_of(&status);
         let mut member = member(&status, path);
-        if self.upper && kind == SFlag::S_IFCHR && status.st_rdev == 0 {
-            return self.whiteout(&member.path);
-        }
         if (self.upper || self.over) && name.starts_with(WHITEOUT) {
-            let why = "its name begins with .wh., which in a layer hides something".to_owned();
-            return Err(UnpackError::Refused { member: member.shown(), why });
+            return Err(like_a_whiteout(&member.path));
         }
         match kind {
             SFlag::S_IFDIR => return self.directory(dir, name, member, depth),
@@ -251,15 +243,65 @@ impl<'s, S: Sink> Walk<'s, S> {
             member.attributes = self.attributes(&dir, &member.path)?;
         }
         self.sink.take(&member, &mut Nothing)?;
-        if self.upper && self.hides(&dir, &member)? {
-            self.whiteout(&[member.path.as_slice(), b"/.wh..opq"].concat())?;
-        }
         if of_kernel {
             self.skipped.kernel += 1;
             return Ok(());
         }
         for name in names(&dir, &member.path)? {
             self.visit(dir.as_fd(), &name, [member.path.as_slice(), b"/", &name].concat(), depth + 1)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what directories of an overlay, the topmost first, hold over its base.
+    fn over_base(mut self, parts: &[File]) -> Result<Skipped> {
+        self.merge(parts, b".".to_vec(), false, false, 0)?;
+        Ok(self.skipped)
+    }
+
+    /// Takes one directory of an overlay, which `parts` make up, and what is in it. `hides`: whether it hides what the base
+    /// has there; `hidden`: whether a directory above has done so.
+    fn merge(&mut self, parts: &[File], path: Vec<u8>, hides: bool, hidden: bool, depth: usize) -> Result<()> {
+        if depth > MAX_DEPTH {
+            let why = format!("it lies deeper than {MAX_DEPTH} directories");
+            return Err(UnpackError::Refused { member: shown(&path), why });
+        }
+        let Some(top) = parts.first() else { return Ok(()) };
+        let mut member = member(&fstat(top).at("look at", &path)?, path);
+        member.kind = Kind::Directory;
+        member.attributes = self.attributes(top, &member.path)?;
+        self.sink.take(&member, &mut Nothing)?;
+        if hides && !hidden {
+            self.whiteout(&[member.path.as_slice(), b"/.wh..opq"].concat())?;
+        }
+        let hidden = hidden || hides;
+        let mut all: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+        for (n, dir) in parts.iter().enumerate() {
+            for name in names(dir, &member.path)? {
+                all.entry(name).or_insert(n);
+            }
+        }
+        for (name, n) in all {
+            let path = [member.path.as_slice(), b"/", &name].concat();
+            let status = match fstatat(&parts[n], name.as_slice(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+                // Removed since the directory was read.
+                Err(Errno::ENOENT) => continue,
+                other => other.at("look at", &path)?,
+            };
+            match kind_of(&status) {
+                SFlag::S_IFDIR if name.starts_with(WHITEOUT) => return Err(like_a_whiteout(&path)),
+                SFlag::S_IFDIR => {
+                    let (below, hides) = parts_of(&parts[n..], &name, &path)?;
+                    self.merge(&below, path, hides, hidden, depth + 1)?;
+                }
+                // What is deleted; in a directory that hides all of the base, nothing of the base.
+                SFlag::S_IFCHR if status.st_rdev == 0 => {
+                    if !hidden {
+                        self.whiteout(&path)?;
+                    }
+                }
+                _ => self.visit(parts[n].as_fd(), &name, path, depth + 1)?,
+            }
         }
         Ok(())
     }
@@ -318,17 +360,6 @@ impl<'s, S: Sink> Walk<'s, S> {
         let kind = Kind::File;
         let member = Member { kind, path, mode: 0o644, ..Member::default() };
         self.sink.take(&member, &mut Nothing)
-    }
-
-    /// Whether a directory of an upper one hides what is below it. One that shows something from elsewhere cannot be
-    /// said in a layer.
-    fn hides(&self, dir: &File, member: &Member) -> Result<bool> {
-        let get = |name: &str| dir.get_xattr(name).at("read an extended attribute of", &member.path);
-        if get("trusted.overlay.redirect")?.is_some() {
-            let why = "it was renamed in place (redirect_dir), which a layer cannot tell".to_owned();
-            return Err(UnpackError::Refused { member: member.shown(), why });
-        }
-        Ok(get("trusted.overlay.opaque")?.as_deref() == Some(b"y"))
     }
 
     fn file(&mut self, dir: BorrowedFd<'_>, name: &[u8], mut member: Member) -> Result<()> {
@@ -390,6 +421,38 @@ impl<'s, S: Sink> Walk<'s, S> {
         }
         Ok(all)
     }
+}
+
+/// What cannot be said in a layer.
+fn like_a_whiteout(path: &[u8]) -> UnpackError {
+    let why = "its name begins with .wh., which in a layer hides something".to_owned();
+    UnpackError::Refused { member: shown(path), why }
+}
+
+/// The directories that make up the directory `name` of one that `parts` make up, the topmost first, and whether they hide
+/// what the base has there. One that shows something from elsewhere cannot be said in a layer.
+fn parts_of(parts: &[File], name: &[u8], path: &[u8]) -> Result<(Vec<File>, bool)> {
+    let mut found = Vec::new();
+    for dir in parts {
+        match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT) => continue,
+            Err(e) => return Err(e).at("look at", path),
+            Ok(status) if kind_of(&status) != SFlag::S_IFDIR => return Ok((found, true)),
+            Ok(_) => {}
+        }
+        let dir = open_directory(dir.as_fd(), name).at("open directory", path)?;
+        let get = |name: &str| dir.get_xattr(name).at("read an extended attribute of", path);
+        if get("trusted.overlay.redirect")?.is_some() {
+            let why = "it was renamed in place (redirect_dir), which a layer cannot tell".to_owned();
+            return Err(UnpackError::Refused { member: shown(path), why });
+        }
+        let opaque = get("trusted.overlay.opaque")?.as_deref() == Some(b"y");
+        found.push(dir);
+        if opaque {
+            return Ok((found, true));
+        }
+    }
+    Ok((found, false))
 }
 
 /// What is in a directory, in order.

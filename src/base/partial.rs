@@ -61,6 +61,11 @@ impl Partial {
         &self.path
     }
 
+    /// Leaves it to the next sweep.
+    pub fn leave_to_sweep(&mut self) {
+        self.keep = true;
+    }
+
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
     }

@@ -201,6 +201,11 @@ impl Host for Fake {
             Op::UseBase { .. }
             | Op::ReleaseBase { .. }
             | Op::CreateLayer { .. }
+            | Op::TakeUpLayer { .. }
+            | Op::FreezeLayer { .. }
+            | Op::ThawLayer { .. }
+            | Op::LeaveLayer { .. }
+            | Op::ForgetLayer { .. }
             | Op::RemoveLayer { .. }
             | Op::RouteLoopback { .. }
             | Op::ReleaseForwarding { .. }

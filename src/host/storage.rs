@@ -5,7 +5,6 @@
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -194,23 +193,6 @@ impl Storage {
         }
     }
 
-    /// Leaves for a container that is still to come what the pot of `record` has now.
-    ///
-    /// # Errors
-    /// The kernel's or zfs(8)'s words; then there is nothing new.
-    pub fn clone_pot(&self, record: &Record, left: &Left<'_>) -> Result<(), Trouble> {
-        match self.datasets() {
-            Some(datasets) => datasets.clone_pot(&record.id, left),
-            None => {
-                let upper = this::files::own_layer(record)?;
-                let options = UnpackOptions { allow_devices: true, ..UnpackOptions::default() };
-                this::files::leave_layer(&self.directory, left, |to| {
-                    Ok(base::copy_upper(upper.as_fd(), to, &options).map(drop)?)
-                })
-            }
-        }
-    }
-
     /// Writes what a pot has over its base as a layer of an OCI image.
     ///
     /// # Errors
@@ -218,7 +200,7 @@ impl Storage {
     pub fn pack_pot(&self, record: &Record, base: &str, to: impl Write) -> Result<Unpacked, Trouble> {
         match self.datasets() {
             Some(datasets) => Ok(datasets.pack_pot(&record.id, base, to)?),
-            None => Ok(base::pack_upper(this::files::own_layer(record)?.as_fd(), to)?),
+            None => Ok(base::pack_upper(&this::files::own_layers(record)?, to)?),
         }
     }
 

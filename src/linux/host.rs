@@ -14,6 +14,7 @@ mod inside;
 mod into;
 mod labels;
 mod layer;
+mod layers;
 mod listener;
 mod netlink;
 mod network;
@@ -37,6 +38,7 @@ use nix::sys::socket::UnixAddr;
 use crate::host::child::Child;
 use crate::host::first::{Io, run_hook};
 use crate::host::{Host, Trouble, zfs};
+use crate::id::ContainerId;
 use crate::lease;
 use crate::names;
 use crate::op::{Hook, Op};
@@ -113,7 +115,15 @@ impl LinuxHost {
             Op::UseBase { base, id, .. } => layer::use_base(base, id)?,
             Op::ReleaseBase { base, id, .. } => layer::release_base(base, id)?,
             Op::CreateLayer { path, owner, disk, keep } => layer::create(path, owner, *disk, keep.as_deref())?,
-            Op::TakeUpLayer { path, owner, disk } => layer::take_up(path, owner, *disk)?,
+            Op::TakeUpLayer { path, owner, disk, layers } => layer::take_up(path, owner, *disk, layers)?,
+            Op::FreezeLayer { path, layer } => layers::freeze(path, layer)?,
+            Op::ThawLayer { path, layer } => _ = layers::thaw(path, layer)?,
+            Op::LeaveLayer { path, owner, base, of, layers, copy, disk } => {
+                let id = ContainerId::new(&path.file_name().unwrap_or_default().to_string_lossy())?;
+                let (store, disk) = (layers::store(path), *disk);
+                layer::leave_like(&layer::New { store, id: &id, owner, base, layers, disk }, of, copy)?;
+            }
+            Op::ForgetLayer { path, owner } => layer::forget_new(path, owner)?,
             Op::RemoveLayer { path, owner, .. } => layer::remove(path, owner)?,
             Op::CreateDataset { dataset, properties } => zfs::create(dataset, properties)?,
             Op::CloneDataset { snapshot, dataset, properties } => zfs::clone(snapshot, dataset, properties)?,
@@ -199,6 +209,8 @@ impl Host for LinuxHost {
             Op::CreateCgroup { path } if cgroup::populated(path).is_ok_and(|populated| populated) => {
                 Some("it has processes of somebody else".into())
             }
+            // Its mark is that of every clone for this container.
+            Op::LeaveLayer { path, .. } if path.exists() => Some("there is a layer already".into()),
             Op::CreatePair { host, .. } => network::pair_taken(host),
             Op::AddAddress { address, .. } => network::address_taken(address),
             _ => None,
@@ -211,6 +223,10 @@ impl Host for LinuxHost {
             | Op::ReleaseBase { .. }
             | Op::CreateLayer { .. }
             | Op::TakeUpLayer { .. }
+            | Op::FreezeLayer { .. }
+            | Op::ThawLayer { .. }
+            | Op::LeaveLayer { .. }
+            | Op::ForgetLayer { .. }
             | Op::RemoveLayer { .. }
             | Op::CreateDataset { .. }
             | Op::CloneDataset { .. }

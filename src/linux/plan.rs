@@ -370,14 +370,15 @@ fn root(draft: &mut Draft<'_>, pot: Option<&Pot>) -> (Vec<Op>, Root, PathBuf) {
                 Op::UseBase { base: base.clone(), id, keep: pot.persistent },
             ];
             let rootfs = layer.join("root");
-            let ops = match draft.facts.kept.clone() {
-                None => ops,
+            let (ops, layers) = match draft.facts.kept.clone() {
+                None => (ops, Vec::new()),
                 Some(kept) => {
                     take_up(draft, &kept, &layer);
-                    vec![Op::TakeUpLayer { path: layer.clone(), owner, disk }]
+                    let layers = draft.facts.layers.clone();
+                    (vec![Op::TakeUpLayer { path: layer.clone(), owner, disk, layers: layers.clone() }], layers)
                 }
             };
-            (ops, Root::Overlay { lower: base.join("tree"), layer }, rootfs)
+            (ops, Root::Overlay { lower: base.join("tree"), layers, layer }, rootfs)
         }
         Store::Zfs { .. } => {
             let (ops, rootfs) = dataset::clone(draft, pot);

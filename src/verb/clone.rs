@@ -38,7 +38,7 @@ impl cli::Run for Clone {
 
     fn run(&self, context: &Context) -> Result<u8> {
         let new = super::id(&self.new)?;
-        let (entry, record, _lock) = still(context, &self.id)?;
+        let (entry, record, lock) = still(context, &self.id)?;
         let bundle = super::saved(&entry, &record)?;
         free(context, &new)?;
         let dir = self.bundle.clone().unwrap_or_else(|| new.as_str().into());
@@ -50,7 +50,17 @@ impl cli::Run for Clone {
             let owner = context.root.join(new.as_str());
             let disk = bundle.pot.as_ref().and_then(|pot| pot.limits.disk);
             let left = Left { id: &new, owner: &owner, base: &base.release, disk };
-            made.finish_with_data(&storage, &new, || storage.clone_pot(&record, &left))?;
+            match storage.datasets() {
+                Some(datasets) => {
+                    made.finish_with_data(&storage, &new, || datasets.clone_pot(&record.id, &left))?;
+                }
+                None => {
+                    let steps = this::files::cloning(&storage.directory, &record, &left);
+                    let steps =
+                        steps.map_err(|e| Error::operator(format!("look at what {} has", self.id)).because(e))?;
+                    made.finish_by(&steps, lock)?;
+                }
+            }
         } else {
             let (name, from) = rootfs(&bundle)?;
             let from = fs::File::open(&from).doing(|| format!("open {}", from.display()))?;

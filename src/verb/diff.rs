@@ -16,7 +16,7 @@ use crate::host::this;
 use crate::id::ContainerId;
 use crate::op::Op;
 use crate::plan;
-use crate::state::Record;
+use crate::state::{Record, Status};
 use crate::store::Store;
 
 /// Arguments of `diff`.
@@ -53,7 +53,9 @@ impl cli::Run for Diff {
 
     fn run(&self, context: &Context) -> Result<u8> {
         let id = super::id(&self.id)?;
-        let (entry, record, _) = super::find_made(&Store::at(&context.root), &id)?;
+        let (entry, record, status) = super::find_made(&Store::at(&context.root), &id)?;
+        // A clone changes what it lies on.
+        let _lock = if status == Status::Stopped { Some(entry.lock()?) } else { None };
         let bundle = super::saved(&entry, &record)?;
         if bundle.pot.as_ref().is_none_or(|pot| pot.base.is_none()) {
             let error = Error::caller("it has no base: what its root held at create is not known");

@@ -1,7 +1,8 @@
 //! What is made outside of the store, bundles and exported files: whatever ends potrun, nothing of it stays half done.
 //!
 //! It grows under a name of its own, and a note in the store says where. Whoever finds a note whose maker is dead takes
-//! away what had grown, or finishes it where that alone was missing.
+//! away what had grown, or finishes it where that alone was missing. Steps that were taken for it are in a journal, and are
+//! taken back.
 //!
 //! ```text
 //! <store>/making/.NAME.partial-*/   locked while its maker lives
@@ -9,6 +10,7 @@
 //!     for     link to the id of a container for which data is left in the store before the bundle gets its name
 //!     root    link to the name of the root in the bundle
 //!     part    link to what grows: beside `to`, or in it where that is a directory that was there before
+//!     journal what must be taken back unless `part` has become `to`
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -18,12 +20,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use crate::apply::{apply, take_back};
 use crate::base::{Partial, remove_tree, sweep_partial_with};
 use crate::error::{Doing, Error, Result};
+use crate::host::This;
 use crate::host::storage::Storage;
 use crate::id::ContainerId;
+use crate::journal::Journal;
+use crate::op::Op;
+use crate::store::Lock;
 
 const CONFIG: &str = "config.json";
+const JOURNAL: &str = "journal";
 
 /// Something in the making, of which nothing is left unless it is finished.
 pub(super) struct Making {
@@ -124,8 +132,29 @@ impl Making {
         })
     }
 
+    /// Finishes it, after steps that leave data for a container. `lock`: that of the container whose data it is, which
+    /// taking them back may need.
+    pub(super) fn finish_by(mut self, ops: &[Op], lock: Lock) -> Result<()> {
+        let mut host = This::new();
+        let mut journal = journal(self.note.path()).doing(|| format!("make {}", self.to.display()))?;
+        let applied = apply(&mut host, &mut journal, ops);
+        let applied = applied.map_err(|failed| Error::operator(failed.what).because(failed.source));
+        let Err(error) = applied.and_then(|()| self.give_name()) else { return Ok(()) };
+        drop(lock);
+        let left = take_back(&mut host, &mut journal);
+        if !left.is_empty() {
+            self.note.leave_to_sweep();
+            self.done = true; // by whoever sweeps
+        }
+        Err(super::report(error, &left))
+    }
+
     /// Gives it its name.
     pub(super) fn finish(mut self) -> Result<()> {
+        self.give_name()
+    }
+
+    fn give_name(&mut self) -> Result<()> {
         let root = fs::read_link(self.note.path().join("root")).ok();
         finish(&self.part, &self.to, root.as_deref()).doing(|| format!("write {}", self.to.display()))?;
         self.done = true;
@@ -140,6 +169,10 @@ impl Drop for Making {
             remove(&self.part).unwrap_or_default();
         }
     }
+}
+
+fn journal(note: &Path) -> io::Result<Journal> {
+    Journal::open(&note.join(JOURNAL))
 }
 
 fn notes(storage: &Storage) -> PathBuf {
@@ -188,6 +221,12 @@ pub(super) fn sweep(storage: &Storage) -> Result<Vec<PathBuf>> {
         };
         if begun {
             finish(&part, &to, root.as_deref())?;
+        }
+        if part.exists() && note.join(JOURNAL).exists() {
+            let left = take_back(&mut This::new(), &mut journal(note)?);
+            if let Some(one) = left.first() {
+                return Err(io::Error::other(format!("{}: {}", one.op, crate::error::chain(&*one.source))));
+            }
         }
         remove(&part)
     };

@@ -71,6 +71,7 @@ impl cli::Run for All {
             // Where nothing is counted, nothing is shown.
             all["stats"] =
                 json!(group.and_then(|group| this::process::usage(group).ok()).map(|files| stats::data(&files)));
+            all["layers"] = json!(this::files::shared_layers(&record).doing(|| "look at its layers")?);
             all["pot"] = pot(&fs::read(entry.config()).doing(|| "read config.json")?);
         }
         super::print(&format!("{}\n", serde_json::to_string_pretty(&all).doing(|| "write JSON")?))?;

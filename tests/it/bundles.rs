@@ -177,6 +177,25 @@ fn plans_on_datasets_of_linux_are_golden() {
 }
 
 #[test]
+fn plans_of_clones_are_golden() {
+    let mut differences = Vec::new();
+    for (name, folder) in folders(&home()) {
+        let path = folder.join("facts.linux-clone.json");
+        if !path.exists() {
+            continue;
+        }
+        let bundle = example(&name, config(&folder));
+        let kept = bundle.pot.as_ref().and_then(|pot| pot.base.as_ref()).map(|base| base.release.clone());
+        let layers = ["42", "17"].map(|layer| Path::new("/var/lib/potrun/layers").join(layer)).into();
+        let facts = Facts { kept, layers, ..Facts::assumed(Os::Linux, &bundle) };
+        golden(&path, &pretty(&facts), &mut differences);
+        let plan = plan(&bundle, &facts, &ContainerId::new(&name).unwrap()).unwrap();
+        golden(&folder.join("plan.linux-clone"), &plan.to_string(), &mut differences);
+    }
+    settle(&differences);
+}
+
+#[test]
 fn plans_are_the_same_from_facts_as_json() {
     for (name, config) in examples() {
         let bundle = example(&name, config);

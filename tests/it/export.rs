@@ -45,7 +45,7 @@ fn path(path: &Path) -> &str {
 fn a_clone_has_the_data_and_leaves_the_original_alone() {
     let Some(world) = World::new("clone") else { return };
     world.base("small");
-    for dir in ["partial", "making"] {
+    for dir in ["partial", "making", "layers"] {
         fs::create_dir(world.store().join(dir)).unwrap();
     }
     let before = world.snapshot();
@@ -62,9 +62,10 @@ fn a_clone_has_the_data_and_leaves_the_original_alone() {
             assert!(world.fails(1, &["base", "rm", "small"]).contains("in use"));
             world.ok(&["gc"]);
             let layer = world.store().join("pots").join(&new);
-            assert_eq!(fs::metadata(layer.join("upper/made")).unwrap().mode() & 0o7777, 0o640);
-            assert_eq!(fs::metadata(layer.join("upper/made")).unwrap().nlink(), 2);
-            assert!(fs::metadata(layer.join("upper/opaque/fifo")).unwrap().file_type().is_fifo());
+            let shared = fs::read_dir(world.store().join("layers")).unwrap().next().unwrap().unwrap().path();
+            assert_eq!(fs::metadata(shared.join("upper/made")).unwrap().mode() & 0o7777, 0o640);
+            assert_eq!(fs::metadata(shared.join("upper/made")).unwrap().nlink(), 2);
+            assert!(fs::metadata(shared.join("upper/opaque/fifo")).unwrap().file_type().is_fifo());
             world.ok(&["delete", "--data", &new]);
             assert!(!layer.exists());
             // Without its data it begins anew.
@@ -287,7 +288,7 @@ fn a_layer_of_a_file_stays_in_its_place() {
 fn a_clone_an_import_and_an_export_can_die_at_any_moment() {
     let Some(world) = World::new("clone-crash") else { return };
     world.base("small");
-    for dir in ["partial", "making", "pots"] {
+    for dir in ["partial", "making", "pots", "layers"] {
         fs::create_dir_all(world.store().join(dir)).unwrap();
     }
     for (kind, edit) in [("plain", none as fn(&mut Value)), ("pot", pot)] {
@@ -325,6 +326,7 @@ fn a_clone_an_import_and_an_export_can_die_at_any_moment() {
                     assert_eq!(world.ok(&["run", "-b", path(&bundle), &new]), SAID, "{what}");
                     let data = world.run(&["delete", "--force", "--data", &new]);
                     assert_eq!(data.code, Some(0), "{what}");
+                    world.ok(&["gc"]); // what both had is its own again
                 } else {
                     // Then nothing of it is there, and no data.
                     let there = if args[0] == "import" { fs::read_dir(&bundle).unwrap().count() } else { made.len() };

@@ -12,9 +12,11 @@ use potrun::apply::{apply, take_back};
 use potrun::bundle::Bundle;
 use potrun::facts::{Facts, Manager, Os, Store};
 use potrun::host::fake::{Cgroup, Dataset, Fake, Fault, Jail, Link, LinkKind, Machine, Net, until_death};
+use potrun::host::storage::Left;
 use potrun::id::ContainerId;
 use potrun::journal::Journal;
 use potrun::op::{Op, Spawn};
+use potrun::plan::clone::{Layer, MAX_LAYERS, clone};
 use potrun::plan::{Plan, plan};
 
 /// One bundle on one system.
@@ -163,6 +165,76 @@ pub(crate) fn cases() -> Vec<Case> {
     all
 }
 
+/// The layer of a pot, as `clone` finds it.
+fn layer(machine: &Machine, path: &Path, still: bool) -> Layer {
+    let layers = machine.lies_on.get(path).cloned().unwrap_or_default();
+    let empty = !machine.files.keys().any(|file| file.starts_with(path));
+    Layer { path: path.into(), number: machine.shared.len() as u64 + 7, layers, empty, still }
+}
+
+/// The steps of a clone of the layer of `from` for `new`.
+fn cloning(case: &Case, machine: &Machine, from: &str, still: bool, new: &str) -> Vec<Op> {
+    let (new, base) = (id(new), &case.bundle.pot.as_ref().unwrap().base.as_ref().unwrap().release);
+    let owner = case.facts.state.join(new.as_str());
+    let left = Left { id: &new, owner: &owner, base, disk: None };
+    clone(Path::new(STORE), &layer(machine, &pot_of(from), still), &left)
+}
+
+/// The store of a Linux that is assumed.
+const STORE: &str = "/var/lib/potrun";
+
+fn pot_of(id: &str) -> PathBuf {
+    Path::new(STORE).join("pots").join(id)
+}
+
+/// Clones of pots that were created and have ended: of one with changes that is still, of one that is mounted, of one that
+/// has nothing of its own any more, of one with as many layers below it as there may be; and a container for a clone.
+pub(crate) fn clones() -> Vec<Case> {
+    let mut all = Vec::new();
+    // Their steps are the same, whatever else a pot has.
+    for case in cases().into_iter().filter(|case| ["base on linux", "public on linux"].contains(&case.name.as_str())) {
+        let paper = Paper::new();
+        let mut written = ended(&case, &case.before, &paper);
+        written.files.insert(pot_of("web1").join("upper/own"), "1".into());
+        let of = |what: &str, before: &Machine, still: bool, new: &str| Case {
+            name: format!("a clone of {}, {what}", case.name),
+            bundle: case.bundle.clone(),
+            facts: case.facts.clone(),
+            plan: Plan { ops: cloning(&case, before, "web1", still, new), ..case.plan.clone() },
+            before: before.clone(),
+        };
+        all.push(of("mounted", &written, false, "web2"));
+        let still = of("still", &written, true, "web2");
+        let cloned = ended(&still, &written, &Paper::new());
+        all.push(still);
+        all.push(of("empty", &cloned, true, "web3"));
+        let mut on_many = cloned.clone();
+        let many: Vec<PathBuf> = (0..MAX_LAYERS).map(|n| Path::new(STORE).join("layers").join(n.to_string())).collect();
+        on_many.shared.extend(many.iter().cloned());
+        on_many.lies_on.insert(pot_of("web1"), many);
+        on_many.files.insert(pot_of("web1").join("upper/own"), "2".into());
+        all.push(of("on many", &on_many, true, "web3"));
+        // When the first is gone a container takes the clone up: not for the first time, so what create writes is there.
+        let base = case.bundle.pot.as_ref().unwrap().base.as_ref().unwrap().release.clone();
+        let facts = Facts { kept: Some(base), layers: cloned.lies_on[&pot_of("web2")].clone(), ..case.facts.clone() };
+        let mut container = planned(format!("the clone of {}", case.name), &case.bundle, facts, &id("web2")).unwrap();
+        let mut host = Fake::new(cloned);
+        assert!(take_back(&mut host, &mut paper.open()).is_empty());
+        let once = Paper::new();
+        let mut host = Fake::new(ended(&container, &host.machine, &once));
+        assert!(take_back(&mut host, &mut once.open()).is_empty());
+        container.before = host.machine;
+        all.push(container);
+    }
+    assert_eq!(all.len(), 10);
+    all
+}
+
+/// Everything that is carried out.
+fn everything() -> Vec<Case> {
+    cases().into_iter().chain(clones()).collect()
+}
+
 pub(crate) fn case(name: &str, bundle: &Bundle, os: Os, id: &ContainerId) -> Result<Case, potrun::bundle::Refusal> {
     let mut facts = Facts::assumed(os, bundle);
     if let Some(cgroup) = facts.cgroup.as_mut().filter(|_| name == "scope-linux") {
@@ -240,10 +312,13 @@ fn attempt(case: &Case, on: &Machine, paper: &Paper, faults: Vec<Fault>) -> (Fak
     (host, done)
 }
 
-/// A container that was created, started, and has ended.
+/// A container that was created, started, and has ended; or what was done without one.
 fn ended(case: &Case, on: &Machine, paper: &Paper) -> Machine {
     let mut host = Fake::new(on.clone());
     apply(&mut host, &mut paper.open(), &case.plan.ops).unwrap_or_else(|e| panic!("{}: {e}: {}", case.name, e.source));
+    if !case.plan.ops.iter().any(|op| matches!(op, Op::Spawn(_))) {
+        return host.machine;
+    }
     host.commit();
     host.start().unwrap_or_else(|e| panic!("{}: start: {e}", case.name));
     let pids: BTreeSet<i32> = on.processes.keys().copied().collect();
@@ -282,7 +357,7 @@ fn spawn(plan: &Plan) -> &Spawn {
 
 #[test]
 fn what_was_done_is_taken_back_whole() {
-    for case in cases() {
+    for case in everything() {
         let paper = Paper::new();
         let machine = ended(&case, &case.before, &paper);
         recovers(machine, &paper, &case.before, &case.name);
@@ -292,7 +367,7 @@ fn what_was_done_is_taken_back_whole() {
 #[test]
 fn every_op_fails() {
     let mut tried = Tried::default();
-    for case in cases() {
+    for case in everything() {
         for n in 0..case.plan.ops.len() {
             let what = format!("{}: {n}: {} fails", case.name, case.plan.ops[n]);
             let paper = Paper::new();
@@ -313,7 +388,7 @@ fn every_op_fails() {
 #[test]
 fn potrun_dies_before_and_after_every_op() {
     let mut tried = Tried::default();
-    for case in cases() {
+    for case in everything() {
         for n in 0..case.plan.ops.len() {
             for fault in [Fault::DieBefore(n), Fault::DieAfter(n)] {
                 let what = format!("{}: {fault:?}: {}", case.name, case.plan.ops[n]);
@@ -337,7 +412,7 @@ fn cuts(text: &[u8]) -> std::ops::RangeInclusive<usize> {
 #[test]
 fn potrun_dies_while_it_writes_a_note() {
     let mut tried = Tried::default();
-    for case in cases() {
+    for case in everything() {
         for (n, op) in case.plan.ops.iter().enumerate().filter(|(_, op)| op.undo().is_some()) {
             let paper = Paper::new();
             let (host, _) = attempt(&case, &case.before, &paper, vec![Fault::DieBefore(n)]);
@@ -356,7 +431,7 @@ fn potrun_dies_while_it_writes_a_note() {
 #[test]
 fn potrun_dies_while_it_takes_back() {
     let mut tried = Tried::default();
-    for case in cases() {
+    for case in everything() {
         let paper = Paper::new();
         let machine = ended(&case, &case.before, &paper);
         let text = paper.read();
@@ -410,7 +485,7 @@ fn every_step_of_the_first_process_fails() {
 #[test]
 fn what_cannot_be_taken_back_stays_in_the_journal() {
     let mut tried = Tried::default();
-    for case in cases() {
+    for case in everything() {
         let paper = Paper::new();
         let machine = ended(&case, &case.before, &paper);
         let text = paper.read();
@@ -485,7 +560,10 @@ fn pots_of_others_survive() {
 /// Puts something of somebody else where `op` wants to put something; whether there is such a thing.
 fn in_the_way(op: &Op, machine: &mut Machine) -> bool {
     match op {
-        Op::CreateLayer { path, .. } => drop(machine.layers.insert(path.clone(), "/run/other/web1".into())),
+        Op::CreateLayer { path, .. } | Op::LeaveLayer { path, .. } => {
+            drop(machine.layers.insert(path.clone(), "/run/other/web1".into()));
+        }
+        Op::FreezeLayer { layer, .. } => drop(machine.shared.insert(layer.clone())),
         Op::CreateDataset { dataset, .. } | Op::CloneDataset { dataset, .. } => {
             // What others made there has parents.
             let mut parent = dataset.as_str();
@@ -527,7 +605,7 @@ fn in_the_way(op: &Op, machine: &mut Machine) -> bool {
 #[test]
 fn what_is_in_the_way_and_not_ours_survives() {
     let mut tried = BTreeSet::new();
-    for case in cases() {
+    for case in everything() {
         for (n, op) in case.plan.ops.iter().enumerate() {
             let mut before = case.before.clone();
             if !in_the_way(op, &mut before) {
@@ -551,7 +629,6 @@ const NEVER_PLANNED: &[(&str, &str)] = &[
     ("mountInto", "the verb mount-in does it"),
     ("setOomScore", "no example asks for it, and the life tests do"),
     ("setUnit", "the verb update does it"),
-    ("takeUpLayer", "only what was cloned or imported has one"),
     ("unmountFrom", "its inverse"),
 ];
 
@@ -570,9 +647,10 @@ fn variants() -> BTreeSet<String> {
 #[test]
 fn every_op_is_exercised() {
     let (mut seen, mut undone) = (BTreeSet::new(), BTreeSet::new());
-    for case in cases() {
-        let Spawn { create, start, .. } = spawn(&case.plan);
-        for op in case.plan.ops.iter().chain(create).chain(start) {
+    for case in everything() {
+        let spawned = case.plan.ops.iter().filter_map(|op| if let Op::Spawn(spawn) = op { Some(spawn) } else { None });
+        let inside = spawned.flat_map(|spawn| spawn.create.iter().chain(&spawn.start));
+        for op in case.plan.ops.iter().chain(inside) {
             seen.insert(variant(op));
             seen.extend(op.undo().iter().map(variant));
             undone.extend(op.undo().is_some().then(|| variant(op)));
@@ -583,4 +661,76 @@ fn every_op_is_exercised() {
     let excepted: BTreeSet<String> = NEVER_PLANNED.iter().map(|(name, _)| (*name).to_string()).collect();
     let never: Vec<&String> = all.difference(&seen).collect();
     assert_eq!(never, excepted.iter().collect::<Vec<_>>(), "never planned, and listed as such");
+}
+
+/// What a pot sees, by the name of the file: its own, then the layers below.
+fn seen(machine: &Machine, pot: &str) -> BTreeMap<PathBuf, String> {
+    let path = pot_of(pot);
+    let mut all = BTreeMap::new();
+    let below = machine.lies_on.get(&path).into_iter().flatten().rev();
+    for layer in below.chain([&path]) {
+        let files = machine.files.iter().filter_map(|(file, text)| Some((file.strip_prefix(layer).ok()?, text)));
+        all.extend(files.map(|(file, text)| (file.to_path_buf(), text.clone())));
+    }
+    all
+}
+
+#[test]
+fn clones_of_clones_stay_apart_and_go_in_any_order() {
+    let all = cases();
+    let case = all.iter().find(|case| case.name == "base on linux").unwrap();
+    let paper = Paper::new();
+    let mut host = Fake::new(ended(case, &case.before, &paper));
+    let write = |host: &mut Fake, pot: &str, file: &str, text: &str| {
+        drop(host.machine.files.insert(pot_of(pot).join("upper").join(file), text.into()));
+    };
+    let clone = |host: &mut Fake, from: &str, new: &str| {
+        let ops = cloning(case, &host.machine, from, true, new);
+        apply(host, &mut Paper::new().open(), &ops).unwrap();
+        assert_eq!(seen(&host.machine, from), seen(&host.machine, new));
+    };
+    write(&mut host, "web1", "a", "first");
+    clone(&mut host, "web1", "web2");
+    clone(&mut host, "web1", "web3"); // it has nothing of its own now
+    write(&mut host, "web1", "a", "second");
+    write(&mut host, "web2", "b", "other");
+    clone(&mut host, "web2", "web4");
+    clone(&mut host, "web1", "web5");
+    let text = |pot: &str, file: &str| seen(&host.machine, pot).get(&Path::new("upper").join(file)).cloned();
+    for (pot, a, b) in [
+        ("web1", "second", None),
+        ("web2", "first", Some("other")),
+        ("web3", "first", None),
+        ("web4", "first", Some("other")),
+        ("web5", "second", None),
+    ] {
+        assert_eq!((text(pot, "a").as_deref(), text(pot, "b").as_deref()), (Some(a), b), "{pot}");
+    }
+    assert_eq!(host.machine.shared.len(), 3);
+    // In each order that begins with another one.
+    let pots = ["web1", "web2", "web3", "web4", "web5"];
+    let (made, journal) = (host.machine, paper.read());
+    for turn in 0..pots.len() {
+        for back in [false, true] {
+            let mut order: Vec<&str> = pots.iter().cycle().skip(turn).take(pots.len()).copied().collect();
+            if back {
+                order.reverse();
+            }
+            let mut host = Fake::new(made.clone());
+            for (n, pot) in order.iter().enumerate() {
+                let before = host.machine.clone();
+                if *pot == "web1" {
+                    paper.write(&journal);
+                    assert!(take_back(&mut host, &mut paper.open()).is_empty());
+                } else {
+                    let forget = Op::ForgetLayer { path: pot_of(pot), owner: case.facts.state.join(pot) };
+                    potrun::host::Host::run(&mut host, &forget).unwrap();
+                }
+                for other in &order[n + 1..] {
+                    assert_eq!(seen(&host.machine, other), seen(&before, other), "{other} after {pot}");
+                }
+            }
+            same(&host.machine, &case.before, &format!("{order:?}"));
+        }
+    }
 }

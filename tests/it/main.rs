@@ -24,6 +24,8 @@ mod export;
 mod faults;
 mod laws;
 #[cfg(target_os = "linux")]
+mod layers;
+#[cfg(target_os = "linux")]
 mod life;
 #[cfg(target_os = "linux")]
 mod mounts;

@@ -69,6 +69,7 @@ pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, store: &Path) -> 
         store: storage.store,
         base,
         kept,
+        layers: Vec::new(),
         quota: false,
         fscomps,
         datasets,

@@ -44,11 +44,27 @@ pub fn unmounting(_: &Record, _: &Path) -> Option<Op> {
     None
 }
 
-/// What a pot on a base has of its own, where that is a layer.
+/// What a pot on a base has over it, where that is layers.
 ///
 /// # Errors
 /// Always: there are datasets only.
-pub fn own_layer(_: &Record) -> Result<File, Trouble> {
+pub fn own_layers(_: &Record) -> Result<Vec<File>, Trouble> {
+    Err("its root is no layer of an overlay".into())
+}
+
+/// The layers that a pot shares with others.
+///
+/// # Errors
+/// None: there are datasets only.
+pub fn shared_layers(_: &Record) -> io::Result<Vec<PathBuf>> {
+    Ok(Vec::new())
+}
+
+/// The steps that leave it for a container that is still to come.
+///
+/// # Errors
+/// Always: there are datasets only.
+pub fn cloning(_: &Path, _: &Record, _: &Left<'_>) -> Result<Vec<Op>, Trouble> {
     Err("its root is no layer of an overlay".into())
 }
 

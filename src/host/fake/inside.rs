@@ -62,7 +62,9 @@ impl Process {
     /// Whether its root file system is made of what is below `path`.
     pub(super) fn stands_on(&self, path: &Path) -> bool {
         match &self.root {
-            Some(Root::Overlay { lower, layer }) => lower.starts_with(path) || layer.starts_with(path),
+            Some(Root::Overlay { lower, layers, layer }) => {
+                lower.starts_with(path) || layer.starts_with(path) || layers.iter().any(|one| one.starts_with(path))
+            }
             Some(Root::Bind { source }) => source.starts_with(path),
             None => false,
         }
@@ -186,7 +188,10 @@ impl Machine {
                 need(!host_sees && process.root.is_none(), "comes once, and nothing of it may reach the host")?;
                 match root {
                     Root::Bind { source } => need(seen(self, source), "there is no such directory")?,
-                    Root::Overlay { lower, layer } => {
+                    Root::Overlay { lower, layers, layer } => {
+                        let there = layers.iter().all(|one| self.shared.contains(one));
+                        let below = self.lies_on.get(layer).map_or(&[] as &[PathBuf], Vec::as_slice);
+                        need(there && below == layers, "the layer does not lie on these")?;
                         need(self.bases.keys().any(|base| lower.starts_with(base)), "there is no such base")?;
                         need(self.layers.contains_key(layer), "there is no such layer")?;
                         let used = self.bases.iter().any(|(base, users)| lower.starts_with(base) && !users.is_empty());

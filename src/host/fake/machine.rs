@@ -26,6 +26,10 @@ pub struct Machine {
     pub bases: BTreeMap<PathBuf, BTreeSet<String>>,
     /// Layers, each with its owner.
     pub layers: BTreeMap<PathBuf, PathBuf>,
+    /// Those of them that lie on others, each with these, the topmost first.
+    pub lies_on: BTreeMap<PathBuf, Vec<PathBuf>>,
+    /// Layers that pots share.
+    pub shared: BTreeSet<PathBuf>,
     /// Datasets by name.
     pub datasets: BTreeMap<String, Dataset>,
     /// Snapshots by name.
@@ -178,6 +182,11 @@ fn bridge_of(hosts: &Path) -> PathBuf {
     hosts.ancestors().nth(2).unwrap_or(hosts).into()
 }
 
+/// The name of the pot whose layer it is.
+fn name_of(layer: &Path) -> String {
+    layer.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 fn need(there: bool, what: impl FnOnce() -> String) -> Answer {
     if there { Ok(()) } else { Err(what()) }
 }
@@ -192,6 +201,8 @@ impl Machine {
             trees: ["/dev", "/proc", "/sys"].map(PathBuf::from).into(),
             bases: BTreeMap::new(),
             layers: BTreeMap::new(),
+            lies_on: BTreeMap::new(),
+            shared: BTreeSet::new(),
             datasets: BTreeMap::new(),
             snapshots: BTreeSet::new(),
             files: BTreeMap::new(),
@@ -294,7 +305,8 @@ impl Machine {
     /// The layer or dataset of ours that `path` is stored in.
     fn owner(&self, path: &Path) -> Option<PathBuf> {
         let datasets = self.datasets.values().filter(|one| one.properties.contains_key(MARK));
-        let places = datasets.filter_map(mountpoint).chain(self.layers.keys().map(PathBuf::as_path));
+        let layers = self.layers.keys().chain(&self.shared).map(PathBuf::as_path);
+        let places = datasets.filter_map(mountpoint).chain(layers);
         places.filter(|place| path.starts_with(place)).max_by_key(|place| place.as_os_str().len()).map(Into::into)
     }
 
@@ -403,6 +415,7 @@ impl Machine {
                 let link = self.links.get(&(Net::Host, interface.clone()));
                 link.is_some_and(|link| link.addresses.contains(address))
             }
+            Op::LeaveLayer { path, .. } => self.layers.contains_key(path),
             Op::CreateCgroup { path } | Op::CreateUnit { path, .. } => self.populated(path),
             Op::CreateJail { name, .. } => self.jails.contains_key(name),
             _ => false,
@@ -433,19 +446,57 @@ impl Machine {
                 self.layers.insert(path.clone(), owner.clone());
                 Ok(())
             }
-            Op::TakeUpLayer { path, owner, .. } => {
+            Op::TakeUpLayer { path, owner, layers, .. } => {
                 need(self.layers.contains_key(path), || format!("there is no layer {}", path.display()))?;
+                need(self.below(path) == layers, || format!("{} lies on other layers", path.display()))?;
                 self.layers.insert(path.clone(), owner.clone());
                 Ok(())
             }
-            Op::RemoveLayer { path, owner, .. } => {
-                if self.layers.get(path) == Some(owner) {
-                    need(!self.in_use(path), || "a process has its root in the layer".into())?;
-                    self.layers.remove(path);
-                    self.forget_below(path);
+            Op::FreezeLayer { path, layer } => {
+                need(self.layers.contains_key(path), || format!("there is no layer {}", path.display()))?;
+                need(!self.in_use(path), || "a process has its root in the layer".into())?;
+                need(self.shared.insert(layer.clone()), || format!("layer {} is there", layer.display()))?;
+                self.lies_on.entry(path.clone()).or_default().insert(0, layer.clone());
+                self.move_files(path, layer);
+                Ok(())
+            }
+            Op::ThawLayer { path, layer } => {
+                let own = self.files.keys().any(|file| file.starts_with(path)) || self.in_use(path);
+                let others = self.lies_on.iter().any(|(pot, layers)| pot != path && layers.contains(layer));
+                if self.below(path).first() == Some(layer) && !own && !others {
+                    self.lie_on(path, self.below(path)[1..].to_vec());
+                    self.shared.remove(layer);
+                    self.move_files(layer, path);
                 }
                 Ok(())
             }
+            Op::LeaveLayer { path, owner, base, of, layers, copy, .. } => {
+                need(!self.layers.contains_key(path), || format!("layer {} is there", path.display()))?;
+                need(self.layers.contains_key(of), || format!("there is no layer {}", of.display()))?;
+                need(layers.iter().all(|layer| self.shared.contains(layer)), || "a layer below is not there".into())?;
+                let users = self.bases.get_mut(base).ok_or_else(|| format!("there is no base {}", base.display()))?;
+                users.insert(name_of(path));
+                for from in copy.iter().rev() {
+                    let copied: Vec<_> = self.files.iter().filter(|(file, _)| file.starts_with(from)).collect();
+                    let to = |file: &Path| path.join(file.strip_prefix(from).unwrap_or(file));
+                    let copied: Vec<_> = copied.into_iter().map(|(file, text)| (to(file), text.clone())).collect();
+                    self.files.extend(copied);
+                }
+                self.layers.insert(path.clone(), owner.clone());
+                self.lie_on(path, layers.clone());
+                Ok(())
+            }
+            Op::ForgetLayer { path, owner } => {
+                if self.layers.get(path) == Some(owner) {
+                    self.remove_layer(path)?;
+                    self.bases.values_mut().for_each(|users| _ = users.remove(&name_of(path)));
+                }
+                Ok(())
+            }
+            Op::RemoveLayer { path, owner, .. } => match self.layers.get(path) {
+                Some(whose) if whose == owner => self.remove_layer(path),
+                _ => Ok(()),
+            },
             Op::CreateDataset { dataset, properties } => self.create_dataset(dataset, properties, None),
             Op::CloneDataset { snapshot, dataset, properties } => {
                 need(self.snapshots.contains(snapshot), || format!("there is no snapshot {snapshot}"))?;
@@ -798,6 +849,42 @@ impl Machine {
     }
 
     // --- storage ----------------------------------------------------------------------------------------------------
+
+    /// The layers that a pot's own lies on.
+    fn below(&self, path: &Path) -> &[PathBuf] {
+        self.lies_on.get(path).map_or(&[], Vec::as_slice)
+    }
+
+    fn lie_on(&mut self, path: &Path, layers: Vec<PathBuf>) {
+        self.lies_on.remove(path);
+        if !layers.is_empty() {
+            self.lies_on.insert(path.into(), layers);
+        }
+    }
+
+    fn move_files(&mut self, from: &Path, to: &Path) {
+        let moved: Vec<PathBuf> = self.files.keys().filter(|file| file.starts_with(from)).cloned().collect();
+        for file in moved {
+            if let (Some(text), Ok(below)) = (self.files.remove(&file), file.strip_prefix(from)) {
+                self.files.insert(to.join(below), text);
+            }
+        }
+    }
+
+    /// With the shared layers below it that nobody else lies on.
+    fn remove_layer(&mut self, path: &Path) -> Answer {
+        need(!self.in_use(path), || "a process has its root in the layer".into())?;
+        self.layers.remove(path);
+        self.forget_below(path);
+        for layer in self.lies_on.remove(path).unwrap_or_default() {
+            if !self.lies_on.values().any(|layers| layers.contains(&layer)) {
+                need(!self.in_use(&layer), || "a process has its root on the layer".into())?;
+                self.shared.remove(&layer);
+                self.forget_below(&layer);
+            }
+        }
+        Ok(())
+    }
 
     fn create_dataset(&mut self, name: &str, properties: &BTreeMap<String, String>, origin: Option<String>) -> Answer {
         let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent);

@@ -1,17 +1,17 @@
-//! What the layer of an overlay changes of its base.
+//! What the layers of an overlay change of its base.
 //!
 //! overlayfs(5), kernel documentation "Overlay Filesystem": what is deleted is a character device 0/0 in the upper
 //! directory; a directory that hides the one below has the attribute `trusted.overlay.opaque`; one that was renamed has
 //! `trusted.overlay.redirect`, the path or name of what it shows from below; a file with `trusted.overlay.metacopy` has
 //! its data below, and changed all the same.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::dir::Dir;
@@ -22,55 +22,79 @@ use xattr::FileExt;
 
 use crate::files::{Change, Changed};
 
-/// The directories that are compared, each at its own place: what the pot has in its layer, what that shows from below,
-/// and what the base has there.
+/// One of the directories that make up a directory of the overlay.
+struct Part {
+    /// The layer that it is in, counted from the topmost; the last one is the base.
+    layer: usize,
+    dir: File,
+}
+
+/// A directory of the overlay: what makes it up, the topmost first, and what the base has at the same place.
 struct Place<'a> {
-    upper: Option<&'a File>,
-    below: Option<&'a File>,
+    parts: &'a [Part],
     base: Option<&'a File>,
     path: &'a Path,
 }
 
 /// A comparison.
 struct Comparison {
-    lower: File,
+    /// The layers, the topmost first, and the base.
+    layers: Vec<File>,
     all: Vec<Changed>,
 }
 
-/// What `upper` changes of `lower`.
-pub(super) fn of(lower: &Path, upper: &Path) -> io::Result<Vec<Changed>> {
-    let (lower, upper) = (open_top(lower)?, open_top(upper)?);
-    let mut comparison = Comparison { lower: lower.try_clone()?, all: Vec::new() };
-    let path = Path::new("/");
-    comparison.compare(&Place { upper: Some(&upper), below: Some(&lower), base: Some(&lower), path })?;
+/// What `layers`, the topmost first, change of `base`.
+pub(super) fn of(base: &Path, layers: &[PathBuf]) -> io::Result<Vec<Changed>> {
+    let paths = layers.iter().map(PathBuf::as_path).chain([base]);
+    let layers: Vec<File> = paths.map(open_top).collect::<io::Result<_>>()?;
+    let base = open_top(base)?;
+    let mut comparison = Comparison { layers, all: Vec::new() };
+    let parts = comparison.tops(0)?;
+    comparison.compare(&Place { parts: &parts, base: Some(&base), path: Path::new("/") })?;
     Ok(comparison.all)
 }
 
 impl Comparison {
+    /// What makes up the root, from a layer downwards.
+    fn tops(&self, from: usize) -> io::Result<Vec<Part>> {
+        let layers = self.layers.iter().enumerate().skip(from);
+        layers.map(|(layer, dir)| Ok(Part { layer, dir: dir.try_clone()? })).collect()
+    }
+
+    fn is_base(&self, part: &Part) -> bool {
+        part.layer + 1 == self.layers.len()
+    }
+
     fn compare(&mut self, at: &Place<'_>) -> io::Result<()> {
-        let shown = names(at.upper)?;
-        for name in &shown {
-            self.entry(at, name)?;
-        }
-        let mut rest = names(at.below)?;
-        rest.retain(|name| !shown.contains(name));
-        for name in &rest {
-            // The same below and in the base, unless the directory was moved here or is hidden.
-            if !same(at.below, at.base) {
-                self.shown_from_below(at, name)?;
+        let mut shown: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+        for (n, part) in at.parts.iter().enumerate() {
+            for name in names(Some(&part.dir))? {
+                shown.entry(name).or_insert(n);
             }
         }
-        for name in names(at.base)?.iter().filter(|name| !shown.contains(*name) && !rest.contains(*name)) {
+        for (name, n) in &shown {
+            let part = &at.parts[*n];
+            // The same in the overlay and in the base, unless the directory was moved here.
+            if !self.is_base(part) || !same(Some(&part.dir), at.base) {
+                self.entry(at, &at.parts[*n..], name)?;
+            }
+        }
+        for name in names(at.base)?.iter().filter(|name| !shown.contains_key(*name)) {
             self.add(Change::Deleted, at.path, name, None);
         }
         Ok(())
     }
 
-    /// What the layer has.
-    fn entry(&mut self, at: &Place<'_>, name: &[u8]) -> io::Result<()> {
-        let (Some(upper), base) = (at.upper, status(at.base, name)?) else { return Ok(()) };
-        let Some(here) = status(Some(upper), name)? else { return Ok(()) };
-        if here.st_mode & libc::S_IFMT == libc::S_IFCHR && here.st_rdev == 0 {
+    /// What `parts`, of which the first has it, show under a name.
+    fn entry(&mut self, at: &Place<'_>, parts: &[Part], name: &[u8]) -> io::Result<()> {
+        let base = status(at.base, name)?;
+        let Some((first, here)) =
+            parts.first().and_then(|part| Some((part, status(Some(&part.dir), name).transpose()?)))
+        else {
+            return Ok(());
+        };
+        let here = here?;
+        if !self.is_base(first) && is_whiteout(&here) {
             if base.is_some() {
                 self.add(Change::Deleted, at.path, name, None);
             }
@@ -80,41 +104,46 @@ impl Comparison {
         if !is_directory(&here) {
             return Ok(());
         }
-        let dir = open_directory(upper, name)?;
-        let path = at.path.join(OsStr::from_bytes(name));
-        let attribute = |name: &str| dir.get_xattr(format!("trusted.overlay.{name}"));
-        let below = match (attribute("opaque")?, attribute("redirect")?) {
-            (Some(value), _) if value == b"y" => None,
-            (_, Some(to)) => self.redirected(at, &to)?,
-            _ => directory(at.below, name)?,
-        };
+        let parts = self.parts_of(parts, name)?;
         let base = directory(at.base, name)?;
-        self.compare(&Place { upper: Some(&dir), below: below.as_ref(), base: base.as_ref(), path: &path })
+        let path = at.path.join(OsStr::from_bytes(name));
+        self.compare(&Place { parts: &parts, base: base.as_ref(), path: &path })
     }
 
-    /// What a renamed directory shows.
-    fn redirected(&self, at: &Place<'_>, to: &[u8]) -> io::Result<Option<File>> {
-        if !to.starts_with(b"/") {
-            return directory(at.below, to);
+    /// What makes up the directory `name` of one that `parts` make up.
+    fn parts_of(&self, parts: &[Part], name: &[u8]) -> io::Result<Vec<Part>> {
+        let (mut found, mut name) = (Vec::new(), name.to_vec());
+        for part in parts {
+            match status(Some(&part.dir), &name)? {
+                None => continue,
+                Some(here) if !is_directory(&here) => break,
+                Some(_) => {}
+            }
+            let (layer, dir) = (part.layer, open_directory(&part.dir, &name)?);
+            let attribute = |name: &str| dir.get_xattr(format!("trusted.overlay.{name}"));
+            let (opaque, redirect) = (attribute("opaque")?, attribute("redirect")?);
+            found.push(Part { layer, dir });
+            match (opaque, redirect) {
+                _ if layer + 1 == self.layers.len() => break,
+                (Some(value), _) if value == b"y" => break,
+                (_, Some(to)) if to.starts_with(b"/") => {
+                    found.extend(self.redirected(layer + 1, &to)?);
+                    break;
+                }
+                (_, Some(to)) => name = to,
+                (_, None) => {}
+            }
         }
-        let mut here = Some(self.lower.try_clone()?);
+        Ok(found)
+    }
+
+    /// What a directory that was renamed shows from a layer downwards.
+    fn redirected(&self, from: usize, to: &[u8]) -> io::Result<Vec<Part>> {
+        let mut here = self.tops(from)?;
         for name in to.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-            here = directory(here.as_ref(), name)?;
+            here = self.parts_of(&here, name)?;
         }
         Ok(here)
-    }
-
-    /// What is shown from below at another place than its own.
-    fn shown_from_below(&mut self, at: &Place<'_>, name: &[u8]) -> io::Result<()> {
-        let Some(here) = status(at.below, name)? else { return Ok(()) };
-        let there = status(at.base, name)?;
-        self.add(if there.is_some() { Change::Changed } else { Change::Added }, at.path, name, Some(&here));
-        if !is_directory(&here) {
-            return Ok(());
-        }
-        let (below, base) = (directory(at.below, name)?, directory(at.base, name)?);
-        let path = at.path.join(OsStr::from_bytes(name));
-        self.compare(&Place { upper: None, below: below.as_ref(), base: base.as_ref(), path: &path })
     }
 
     fn add(&mut self, kind: Change, dir: &Path, name: &[u8], status: Option<&FileStat>) {
@@ -129,6 +158,10 @@ impl Comparison {
 fn same(a: Option<&File>, b: Option<&File>) -> bool {
     let place = |dir: Option<&File>| nix::sys::stat::fstat(dir?).ok().map(|status| (status.st_dev, status.st_ino));
     place(a) == place(b)
+}
+
+fn is_whiteout(status: &FileStat) -> bool {
+    status.st_mode & libc::S_IFMT == libc::S_IFCHR && status.st_rdev == 0
 }
 
 fn is_directory(status: &FileStat) -> bool {

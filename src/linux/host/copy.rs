@@ -34,11 +34,16 @@ pub(super) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
             one(from.as_fd(), to.as_fd(), name).map_err(|e| io::Error::other(format!("{}: {e}", name.display())))?;
         }
     }
-    let stat = fstat(&from)?;
-    nix::unistd::fchown(&to, Some(stat.st_uid.into()), Some(stat.st_gid.into()))?;
-    nix::sys::stat::fchmod(&to, permissions(&stat))?;
-    attributes(&from, &to)?;
-    Ok(nix::sys::stat::futimens(&to, &accessed(&stat), &modified(&stat))?)
+    like(&from, &to)
+}
+
+/// Gives an open file or directory what another has: owners, mode, extended attributes, times.
+pub(super) fn like(from: &File, to: &File) -> io::Result<()> {
+    let stat = fstat(from)?;
+    nix::unistd::fchown(to, Some(stat.st_uid.into()), Some(stat.st_gid.into()))?;
+    nix::sys::stat::fchmod(to, permissions(&stat))?;
+    attributes(from, to)?;
+    Ok(nix::sys::stat::futimens(to, &accessed(&stat), &modified(&stat))?)
 }
 
 fn one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &Path) -> io::Result<()> {
@@ -71,14 +76,10 @@ fn file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &Path) -> io::Result<()>
     // Not to be kept waiting by a fifo that came meanwhile.
     let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
     let mut source = File::from(openat(from, name, flags | OFlag::O_RDONLY, Mode::empty())?);
-    let stat = fstat(&source)?;
     let new = flags | OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
     let mut target = File::from(openat(to, name, new, Mode::S_IRUSR | Mode::S_IWUSR)?);
     io::copy(&mut source, &mut target)?;
-    nix::unistd::fchown(&target, Some(stat.st_uid.into()), Some(stat.st_gid.into()))?;
-    nix::sys::stat::fchmod(&target, permissions(&stat))?;
-    attributes(&source, &target)?;
-    Ok(nix::sys::stat::futimens(&target, &accessed(&stat), &modified(&stat))?)
+    like(&source, &target)
 }
 
 fn directory(at: BorrowedFd<'_>, name: &Path) -> io::Result<OwnedFd> {
@@ -86,7 +87,7 @@ fn directory(at: BorrowedFd<'_>, name: &Path) -> io::Result<OwnedFd> {
     Ok(openat(at, name, flags, Mode::empty())?)
 }
 
-/// Extended attributes, as far as the other file system has such.
+/// Extended attributes, as far as the other file system has such; but for what an overlay keeps in its own directories.
 fn attributes(from: &File, to: &File) -> io::Result<()> {
     let unsupported = |e: &io::Error| matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EPERM));
     let names = match from.list_xattr() {
@@ -94,6 +95,9 @@ fn attributes(from: &File, to: &File) -> io::Result<()> {
         other => other?,
     };
     for name in names {
+        if name.as_bytes().starts_with(b"trusted.overlay.") {
+            continue;
+        }
         let Some(value) = from.get_xattr(&name)? else { continue };
         match to.set_xattr(&name, &value) {
             Err(e) if unsupported(&e) => {}

@@ -42,6 +42,12 @@ pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, store: &Path) -> 
         }
         _ => None,
     };
+    let layers = match (&kept, storage.datasets()) {
+        (Some(_), None) => {
+            layer::below(&storage.directory.join("pots").join(id.as_str())).doing(|| "look for what was left")?
+        }
+        _ => Vec::new(),
+    };
     let limited = pot.is_some_and(|pot| pot.limits.disk.is_some()) && storage.datasets().is_none();
     let quota = limited && super::files::can_limit(&storage.directory);
     let mut fscomps = BTreeMap::new();
@@ -68,6 +74,7 @@ pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, store: &Path) -> 
         store: storage.store,
         base,
         kept,
+        layers,
         quota,
         fscomps,
         datasets,

@@ -13,10 +13,11 @@ use crate::host::storage::Left;
 use crate::id::ContainerId;
 use crate::linux::mount::{self, ATTR_RDONLY, Options};
 use crate::op::{self, Op};
+use crate::plan;
 use crate::state::{Record, Status, Storage};
 
 use super::beneath::{self, Links};
-use super::{changes, inside, layer, open_path, process, program, quota, sys};
+use super::{changes, inside, layer, layers, open_path, process, program, quota, sys};
 
 /// The root of a container, which its links do not lead out of.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ impl Root {
     fn stopped(storage: &Storage) -> Result<Self, Trouble> {
         unshare(CloneFlags::CLONE_NEWNS)?;
         inside::propagate("/".as_ref(), "rprivate")?;
-        let root = inside::mount_root(&storage.root, false)?;
+        let root = inside::mount_root(&as_it_is(&storage.root)?, false)?;
         for mount in &storage.mounts {
             if mount.owners.is_some() {
                 return Err(format!("{mount}: is mapped by the user namespace of a container that runs").into());
@@ -87,13 +88,51 @@ pub fn unmounting(record: &Record, target: &Path) -> Option<Op> {
     Some(Op::UnmountFrom { process: record.process.clone(), mount: mount.clone() })
 }
 
-/// What a pot on a base has of its own: the upper directory of its overlay.
+/// A root with the layers that it lies on now: since it was created it may have been cloned.
+fn as_it_is(root: &op::Root) -> io::Result<op::Root> {
+    let mut root = root.clone();
+    if let op::Root::Overlay { layers, layer, .. } = &mut root {
+        *layers = layer::below(layer)?;
+    }
+    Ok(root)
+}
+
+/// The base of a pot, and the directories that hold what it has over that, the topmost first.
+fn over_base(record: &Record) -> Result<(PathBuf, Vec<PathBuf>), Trouble> {
+    match record.storage.as_ref().map(|storage| as_it_is(&storage.root)).transpose()? {
+        Some(op::Root::Overlay { lower, layers, layer }) => {
+            Ok((lower, std::iter::once(layer).chain(layers).map(|layer| layer.join("upper")).collect()))
+        }
+        _ => Err("its root is no layer of an overlay".into()),
+    }
+}
+
+/// What a pot on a base has over it: the upper directory of its overlay, and those of the layers that it shares.
 ///
 /// # Errors
 /// It has no such thing, or the kernel's words.
-pub fn own_layer(record: &Record) -> Result<File, Trouble> {
+pub fn own_layers(record: &Record) -> Result<Vec<File>, Trouble> {
+    Ok(over_base(record)?.1.iter().map(File::open).collect::<io::Result<_>>()?)
+}
+
+/// The layers between a pot's own and its base, the topmost first, which other pots may lie on as well.
+///
+/// # Errors
+/// The kernel's words.
+pub fn shared_layers(record: &Record) -> io::Result<Vec<PathBuf>> {
     match record.storage.as_ref().map(|storage| &storage.root) {
-        Some(op::Root::Overlay { layer, .. }) => Ok(File::open(layer.join("upper"))?),
+        Some(op::Root::Overlay { layer, .. }) => layer::below(layer),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The steps that leave what a pot has over its base for a container that is still to come. The caller holds its lock.
+///
+/// # Errors
+/// It has no such thing, or the kernel's words.
+pub fn cloning(store: &Path, record: &Record, left: &Left<'_>) -> Result<Vec<Op>, Trouble> {
+    match record.storage.as_ref().map(|storage| &storage.root) {
+        Some(op::Root::Overlay { layer, .. }) => Ok(plan::clone::clone(store, &layers::look(layer)?, left)),
         _ => Err("its root is no layer of an overlay".into()),
     }
 }
@@ -115,18 +154,17 @@ pub fn leave_layer(
     left: &Left<'_>,
     fill: impl FnOnce(BorrowedFd<'_>) -> Result<(), Trouble>,
 ) -> Result<(), Trouble> {
-    layer::leave(store, left, fill)
+    let Left { id, owner, base, disk } = *left;
+    layer::leave(&layer::New { store, id, owner, base: &store.join("bases").join(base), layers: &[], disk }, fill)
 }
 
-/// What the layer of an overlay changes of its base.
+/// What the layers of an overlay change of its base.
 ///
 /// # Errors
 /// It has no such thing, or the kernel's words.
 pub fn changes(record: &Record) -> Result<Vec<Changed>, Trouble> {
-    match record.storage.as_ref().map(|storage| &storage.root) {
-        Some(op::Root::Overlay { lower, layer }) => Ok(changes::of(lower, &layer.join("upper"))?),
-        _ => Err("its root is no layer of an overlay".into()),
-    }
+    let (base, layers) = over_base(record)?;
+    Ok(changes::of(&base, &layers)?)
 }
 
 /// Whether directories of a store can have a limit.

@@ -438,7 +438,7 @@ pub(super) fn mount_root(root: &Root, user_namespace: bool) -> Result<OwnedFd, T
             sys::attach(tree.as_fd(), target.as_fd())?;
             Ok(tree)
         }
-        Root::Overlay { lower, layer } => {
+        Root::Overlay { lower, layers, layer } => {
             let escape = |path: &Path| {
                 let text = path.to_string_lossy();
                 text.chars().fold(String::new(), |mut all, c| {
@@ -450,7 +450,12 @@ pub(super) fn mount_root(root: &Root, user_namespace: bool) -> Result<OwnedFd, T
                 })
             };
             let (upper, work) = (layer.join("upper"), layer.join("work"));
-            let mut data = format!("lowerdir={},upperdir={},workdir={}", escape(lower), escape(&upper), escape(&work));
+            // By their descriptors: options have room for a page (mount(2)).
+            let shared: Vec<OwnedFd> =
+                layers.iter().map(|layer| open_path(&layer.join("upper"))).collect::<io::Result<_>>()?;
+            let below: String = shared.iter().map(|layer| name_of(layer.as_fd()) + ":").collect();
+            let (lower, upper, work) = (escape(lower), escape(&upper), escape(&work));
+            let mut data = format!("lowerdir={below}{lower},upperdir={upper},workdir={work}");
             if user_namespace {
                 data.push_str(",userxattr"); // overlayfs.rst: trusted.* is out of reach here
             }

@@ -5,6 +5,7 @@
 //!     owner               link to the state directory of the container that this belongs to: the mark
 //!     kept                link to the base, where the pot is persistent, or the layer was made for a container that is
 //!                         still to come, by a clone or an import; such a layer outlives its containers
+//!     lower               names of the layers that it shares with other pots, between it and its base (layers.rs)
 //!     upper  work  root
 //! <store>/partial/         layers that are being made for later; each locked while its maker lives
 //! <store>/bases/<name>/users/<id>
@@ -22,12 +23,14 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::base::{Partial, sweep_partial};
+use crate::base::{self, Partial, UnpackOptions, sweep_partial};
 use crate::host::Trouble;
-use crate::host::storage::Left;
 use crate::id::ContainerId;
 
-use super::quota;
+use super::layers::{self, PARTIAL};
+use super::{copy, quota};
+
+pub(super) use super::layers::below;
 
 /// Notes that the pot uses the base.
 pub(super) fn use_base(base: &Path, id: &ContainerId) -> io::Result<()> {
@@ -52,13 +55,7 @@ pub(super) fn create(path: &Path, owner: &Path, disk: Option<u64>, keep: Option<
         other => other?,
     }
     let made = symlink(owner, path.join("owner")).and_then(|()| {
-        let mut inner = DirBuilder::new();
-        inner.mode(0o755);
-        ["upper", "work", "root"].iter().try_for_each(|name| {
-            inner.create(path.join(name))?;
-            // Whatever the caller's umask is: upper is what the pot sees as its root.
-            fs::set_permissions(path.join(name), fs::Permissions::from_mode(0o755))
-        })?;
+        rooms(path)?;
         limit(path, disk)?;
         keep.map_or(Ok(()), |base| symlink(base, path.join("kept")))
     });
@@ -68,8 +65,19 @@ pub(super) fn create(path: &Path, owner: &Path, disk: Option<u64>, keep: Option<
     made
 }
 
+/// Makes the directories of a layer.
+pub(super) fn rooms(path: &Path) -> io::Result<()> {
+    let mut inner = DirBuilder::new();
+    inner.mode(0o755);
+    ["upper", "work", "root"].iter().try_for_each(|name| {
+        inner.create(path.join(name))?;
+        // Whatever the caller's umask is: upper is what the pot sees as its root.
+        fs::set_permissions(path.join(name), fs::Permissions::from_mode(0o755))
+    })
+}
+
 /// Limits a layer in which nothing is yet.
-fn limit(path: &Path, disk: Option<u64>) -> io::Result<()> {
+pub(super) fn limit(path: &Path, disk: Option<u64>) -> io::Result<()> {
     let Some(bytes) = disk else { return Ok(()) };
     let lock = fs::File::open(path.parent().unwrap_or(path))?;
     lock.lock()?; // whoever else looks for a free project
@@ -86,7 +94,7 @@ pub(super) fn kept(store: &Path, id: &ContainerId) -> io::Result<Option<String>>
 }
 
 /// Makes a layer that was left the one of `owner`, unless another container has it.
-pub(super) fn take_up(path: &Path, owner: &Path, disk: Option<u64>) -> io::Result<()> {
+pub(super) fn take_up(path: &Path, owner: &Path, disk: Option<u64>, lies_on: &[PathBuf]) -> io::Result<()> {
     let dir = fs::File::open(path)?;
     dir.lock()?; // whoever else takes it up at this moment
     fs::symlink_metadata(path.join("kept"))?;
@@ -94,8 +102,11 @@ pub(super) fn take_up(path: &Path, owner: &Path, disk: Option<u64>) -> io::Resul
     if whose != owner && whose.exists() {
         return Err(io::Error::other(format!("it is in use by the container noted in {}", whose.display())));
     }
+    if below(path)? != lies_on {
+        return Err(io::Error::other("it lies on other layers than a moment ago"));
+    }
     match disk {
-        Some(bytes) => quota::change(&path.join("upper"), bytes)?,
+        Some(bytes) => quota::change(&path.join("upper"), layers::rest(bytes, lies_on)?)?,
         None => quota::release(&path.join("upper"))?,
     }
     let part = path.join("owner.part");
@@ -104,28 +115,32 @@ pub(super) fn take_up(path: &Path, owner: &Path, disk: Option<u64>) -> io::Resul
     fs::rename(part, path.join("owner"))
 }
 
-/// Leaves a layer for a container that is still to come; `fill` puts into its upper directory what it holds. All at once,
-/// or nothing.
-pub(super) fn leave(
-    store: &Path,
-    left: &Left<'_>,
-    fill: impl FnOnce(BorrowedFd<'_>) -> Result<(), Trouble>,
-) -> Result<(), Trouble> {
-    let (Left { id, owner, .. }, base) = (*left, &store.join("bases").join(left.base));
-    let (pots, partials) = (store.join("pots"), store.join("partial"));
+/// A layer that is left for a container that is still to come.
+pub(super) struct New<'a> {
+    pub(super) store: &'a Path,
+    pub(super) id: &'a ContainerId,
+    pub(super) owner: &'a Path,
+    pub(super) base: &'a Path,
+    /// The layers of others that it lies on, the topmost first.
+    pub(super) layers: &'a [PathBuf],
+    pub(super) disk: Option<u64>,
+}
+
+/// Leaves a layer; `fill` puts into its upper directory what it holds. All at once, or nothing.
+pub(super) fn leave(new: &New<'_>, fill: impl FnOnce(BorrowedFd<'_>) -> Result<(), Trouble>) -> Result<(), Trouble> {
+    let New { store, id, owner, base, layers, disk } = *new;
+    let (pots, partials) = (store.join("pots"), store.join(PARTIAL));
     for dir in [&pots, &partials] {
         DirBuilder::new().mode(0o700).recursive(true).create(dir)?;
     }
     sweep_partial(&partials)?;
-    let partial = Partial::make(&partials, id.as_str())?;
+    let partial = Partial::make(&partials, "layer")?;
     let path = partial.path().to_owned();
     symlink(base, path.join("kept"))?;
     symlink(owner, path.join("owner"))?;
-    for name in ["upper", "work", "root"] {
-        DirBuilder::new().mode(0o755).create(path.join(name))?;
-        fs::set_permissions(path.join(name), fs::Permissions::from_mode(0o755))?;
-    }
-    limit(&path, left.disk)?;
+    layers::lie_on(&path, layers)?;
+    rooms(&path)?;
+    limit(&path, disk.map(|bytes| layers::rest(bytes, layers)).transpose()?)?;
     let upper = fs::File::open(path.join("upper"))?;
     fill(upper.as_fd())?;
     // Before and after, for in between gc may find a note without a layer.
@@ -136,6 +151,19 @@ pub(super) fn leave(
     Ok(note(base, id)?)
 }
 
+/// Leaves a layer like that of another pot, with a copy of what `copied` hold together, the topmost first.
+pub(super) fn leave_like(new: &New<'_>, of: &Path, copied: &[PathBuf]) -> Result<(), Trouble> {
+    leave(new, |to| {
+        let open = |layer: &PathBuf| fs::File::open(layer.join("upper"));
+        if copied.is_empty() {
+            return Ok(copy::like(&open(&of.into())?, &to.try_clone_to_owned()?.into())?);
+        }
+        let parts: Vec<fs::File> = copied.iter().map(open).collect::<io::Result<_>>()?;
+        let options = UnpackOptions { allow_devices: true, ..UnpackOptions::default() };
+        Ok(base::copy_upper(&parts, to, &options).map(drop)?)
+    })
+}
+
 /// Notes that a base is used, if that is not noted yet.
 fn note(base: &Path, id: &ContainerId) -> io::Result<()> {
     match use_base(base, id) {
@@ -144,9 +172,24 @@ fn note(base: &Path, id: &ContainerId) -> io::Result<()> {
     }
 }
 
+/// The same for one that was left a moment ago, for this container; `Ok` if it has come meanwhile.
+pub(super) fn forget_new(path: &Path, owner: &Path) -> Result<(), Trouble> {
+    match fs::read_link(path.join("owner")) {
+        Ok(whose) if whose == owner && !owner.exists() => {}
+        _ => return Ok(()),
+    }
+    let id = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    Ok(forget(layers::store(path), &ContainerId::new(id)?).map(drop)?)
+}
+
 /// Removes a layer that was left and that no container has.
 pub(super) fn forget(store: &Path, id: &ContainerId) -> io::Result<bool> {
     let path = store.join("pots").join(id.as_str());
+    let dir = match fs::File::open(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other?,
+    };
+    dir.lock()?; // whoever takes it up at this moment
     let base = match fs::read_link(path.join("kept")) {
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(false),
         other => other?,
@@ -173,25 +216,38 @@ pub(super) fn remove(path: &Path, owner: &Path) -> io::Result<()> {
     let dir = Dir::open(path, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
     let device = nix::sys::stat::fstat(&dir)?.st_dev;
     quota::release(&path.join("upper"))?;
+    layers::let_go(path)?;
     // The mark goes last.
     empty(dir, device, Some("owner"))?;
     gone(fs::remove_file(path.join("owner")))?;
     gone(fs::remove_dir(path))
 }
 
-/// Removes the layers whose container is no more, and then the notes of bases of pots that have no layer. Only what is
+/// Removes the layers whose container is no more, what no pot lies on any more, and then the notes of bases of pots that have no layer. Only what is
 /// marked as of `root` is touched.
 pub(super) fn sweep(store: &Path, root: &Path) -> io::Result<Vec<PathBuf>> {
     let pots = store.join("pots");
-    let mut swept = sweep_partial(&store.join("partial")).map_err(io::Error::other)?;
+    let mut swept = sweep_partial(&store.join(PARTIAL)).map_err(io::Error::other)?;
     for path in listing(&pots)? {
-        let Ok(owner) = fs::read_link(path.join("owner")) else { continue };
+        let owner = match fs::read_link(path.join("owner")) {
+            Ok(owner) => owner,
+            // All but the directory itself is removed; a container in the making has its entry before that.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let making = path.file_name().is_some_and(|id| root.join(id).exists());
+                if !making && fs::remove_dir(&path).is_ok() {
+                    swept.push(path);
+                }
+                continue;
+            }
+            Err(_) => continue,
+        };
         let kept = path.join("kept").is_symlink();
         if owner.parent() == Some(root) && !owner.exists() && !kept {
             remove(&path, &owner)?;
             swept.push(path);
         }
     }
+    swept.extend(layers::sweep(store)?);
     for base in listing(&store.join("bases"))? {
         for note in listing(&base.join("users"))? {
             let Some(id) = note.file_name() else { continue };
@@ -205,7 +261,7 @@ pub(super) fn sweep(store: &Path, root: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(swept)
 }
 
-fn listing(dir: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn listing(dir: &Path) -> io::Result<Vec<PathBuf>> {
     match fs::read_dir(dir) {
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Vec::new()),
         other => other?.map(|item| item.map(|item| item.path())).collect(),
@@ -250,7 +306,7 @@ fn empty(mut dir: Dir, device: u64, keep: Option<&str>) -> io::Result<()> {
     Ok(())
 }
 
-fn gone(result: io::Result<()>) -> io::Result<()> {
+pub(super) fn gone(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,

@@ -389,6 +389,40 @@ pub(crate) fn detached_procfs() -> io::Result<OwnedFd> {
     owned(unsafe { libc::syscall(libc::SYS_fsmount, fs.as_raw_fd(), FSMOUNT_CLOEXEC, NOSUID_NODEV_NOEXEC) })
 }
 
+/// Whether the overlay of these directories can be had as the only one that has any of them as its upper or work directory
+/// (`index=on`). With `Ok` it is there, seen by nobody, until the descriptor is closed; `volatile`, so that then nothing is
+/// written to the disk: else the kernel syncs all of the file system.
+pub(crate) fn exclusive_overlay(lower: &CStr, upper: &CStr, work: &CStr) -> io::Result<OwnedFd> {
+    const FSOPEN_CLOEXEC: c_uint = 1;
+    const FSCONFIG_SET_FLAG: c_uint = 0; // include/uapi/linux/mount.h
+    const FSCONFIG_SET_STRING: c_uint = 1; // the same
+    const FSCONFIG_CMD_CREATE: c_uint = 6; // the same
+    let none = std::ptr::null::<libc::c_char>();
+    // SAFETY: the name lives until the call returns.
+    let fs = owned(unsafe { libc::syscall(libc::SYS_fsopen, c"overlay".as_ptr(), FSOPEN_CLOEXEC) })?;
+    for (key, value) in [(c"lowerdir", lower), (c"upperdir", upper), (c"workdir", work), (c"index", c"on")] {
+        // SAFETY: key and value are NUL-terminated and live until the call returns.
+        cvt(unsafe {
+            libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), FSCONFIG_SET_STRING, key.as_ptr(), value.as_ptr(), 0)
+        })?;
+    }
+    let volatile = c"volatile".as_ptr();
+    // SAFETY: the key lives until the call returns, and there is no value.
+    cvt(unsafe { libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), FSCONFIG_SET_FLAG, volatile, none, 0) })?;
+    // SAFETY: this command takes neither key nor value.
+    cvt(unsafe { libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), FSCONFIG_CMD_CREATE, none, none, 0) })?;
+    Ok(fs)
+}
+
+/// Lets two files or directories change places (`RENAME_EXCHANGE` of renameat2(2)).
+pub(crate) fn exchange(one: &CStr, other: &CStr) -> io::Result<()> {
+    const RENAME_EXCHANGE: c_uint = 1 << 1; // include/uapi/linux/fs.h
+    let (one, other) = (one.as_ptr(), other.as_ptr());
+    // SAFETY: both names are NUL-terminated and live until the call returns.
+    cvt(unsafe { libc::syscall(libc::SYS_renameat2, libc::AT_FDCWD, one, libc::AT_FDCWD, other, RENAME_EXCHANGE) })?;
+    Ok(())
+}
+
 /// keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`: a new one without a name, which nobody else can have made.
 pub(crate) fn new_session_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1; // include/uapi/linux/keyctl.h

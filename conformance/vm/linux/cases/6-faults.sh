@@ -21,11 +21,17 @@ case_a_project_quota_is_kept() {
     works "$potrun" start c
     until_true stopped c
     works "$potrun" $store clone --bundle "$bundles/d" c d
+    same "$(ls "$work/limited/store/layers" | wc -l)" 1 "layers that both lie on"
     pot d 'dd if=/dev/zero of=/var/tmp/g bs=1M count=6; ls /var/tmp' '"limits": {"disk": "8m"}'
     out=$("$potrun" $store run --bundle "$bundles/d" d 2>&1)
     has "$out" "quota exceeded" "more than what is left of the quota"
+    has "$out" f "what it has of the first"
+    # With another limit, less what is shared.
+    pot d 'dd if=/dev/zero of=/var/tmp/g bs=1M count=6 2>/dev/null && echo all' '"limits": {"disk": "16m"}'
+    same "$("$potrun" $store run --bundle "$bundles/d" d)" all "less than a new limit"
     works "$potrun" $store delete --data d
     works "$potrun" $store delete c
+    same "$(ls "$work/limited/store/layers" | wc -l)" 0 "layers that are left"
     # A volume.
     works "$potrun" $store fscomp create --quota 4m data
     pot e 'dd if=/dev/zero of=/srv/f bs=1M count=6' '"fscomps": [{"name": "data", "destination": "/srv"}]' '' \
