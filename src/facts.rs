@@ -56,6 +56,9 @@ pub struct Facts {
     /// The layers between that and its base which it shares with other pots, the topmost first (overlay).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<PathBuf>,
+    /// What the root that is kept may show, and what it shows of its base (ZFS).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_quota: Option<Quota>,
     /// Whether directories of the store can have a limit, if the bundle has one (overlay).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub quota: bool,
@@ -82,6 +85,16 @@ pub struct Facts {
     pub resolv_conf: Option<String>,
     /// Settings and use of the pot network.
     pub network: Network,
+}
+
+/// How much a root that was left for a container may show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Quota {
+    /// Bytes, those of its base included, if there is a limit.
+    pub limit: Option<u64>,
+    /// Bytes of its base.
+    pub shared: u64,
 }
 
 /// Security modules of Linux that confine programs by labels.
@@ -380,6 +393,7 @@ impl Facts {
             base,
             kept: None,
             layers: Vec::new(),
+            kept_quota: None,
             quota: false,
             fscomps: BTreeMap::new(),
             datasets: pot.datasets.iter().map(|d| (d.dataset.clone(), Some(Path::new("/").join(&d.dataset)))).collect(),

@@ -97,6 +97,12 @@ pub enum Op {
     CreateDataset { dataset: String, properties: BTreeMap<String, String> },
     /// `zfs clone` below a dataset of the pot's own, with which it goes.
     CloneDataset { snapshot: String, dataset: String, properties: BTreeMap<String, String> },
+    /// Say how many bytes a dataset that was left for the pot may show (`refquota`), or that it has no limit.
+    LimitDataset {
+        dataset: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bytes: Option<u64>,
+    },
     /// Inverse of [`Op::CreateDataset`]: destroys it, with all that lies below it, if its mark names `id`, and removes
     /// the directory that it was mounted on. `keep`: not if the container was created and is deleted.
     DestroyDataset {
@@ -636,6 +642,7 @@ impl Op {
             | Self::ForgetLayer { .. }
             | Self::RemoveLayer { .. }
             | Self::CloneDataset { .. }
+            | Self::LimitDataset { .. }
             | Self::DestroyDataset { .. }
             | Self::WriteFile { .. }
             | Self::WriteLink { .. }
@@ -825,6 +832,8 @@ impl Op {
             Self::CloneDataset { snapshot, dataset, properties } => {
                 write!(f, "clone dataset {snapshot} to {dataset}{}", Properties(properties))
             }
+            Self::LimitDataset { dataset, bytes: Some(bytes) } => write!(f, "limit dataset {dataset} to {bytes} bytes"),
+            Self::LimitDataset { dataset, bytes: None } => write!(f, "take the limit of dataset {dataset} away"),
             Self::DestroyDataset { dataset, id, .. } => write!(f, "destroy dataset {dataset} of {id}"),
             Self::WriteFile { root, path, text, mode } => {
                 write!(f, "write {} below {}, mode {mode:04o}: {}", show(path), show(root), one_line(text))

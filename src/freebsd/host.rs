@@ -93,6 +93,7 @@ impl Host for FreebsdHost {
         match op {
             Op::CreateDataset { dataset, properties } => zfs::create(dataset, properties),
             Op::CloneDataset { snapshot, dataset, properties } => zfs::clone(snapshot, dataset, properties),
+            Op::LimitDataset { dataset, bytes } => zfs::limit(dataset, *bytes),
             Op::DestroyDataset { dataset, id, mountpoint, .. } => zfs::destroy(dataset, id, mountpoint.as_deref()),
             Op::WriteFile { root, path, text, mode } => mount::write(root, path, text, *mode),
             Op::HostTarget { root, mount } => mount::target(root, mount),
@@ -151,6 +152,7 @@ impl Host for FreebsdHost {
         match op {
             Op::CreateDataset { .. }
             | Op::CloneDataset { .. }
+            | Op::LimitDataset { .. }
             | Op::DestroyDataset { .. }
             | Op::WriteFile { .. }
             | Op::WriteLink { .. }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
-use crate::facts::{Facts, Os, Store};
+use crate::facts::{Facts, Os, Quota, Store};
 use crate::id::{ContainerId, MAX_LEN};
 use crate::op::Op;
 use crate::plan::{Plan, plan};
@@ -491,6 +491,24 @@ fn what_is_persistent_is_taken_up_by_the_next_container() {
     assert_eq!(second.rootfs, first.rootfs);
     assert!(!second.ops.iter().any(|op| op.to_string().contains("dataset")), "{second}");
     assert!(second.notes.iter().any(|note| note.contains("is taken up")), "{:?}", second.notes);
+    // It gets the limit that its bundle has now, beside what it shares with its base.
+    let limited = |limit: Option<u64>, disk: Option<&str>| {
+        let mut pot = pot();
+        if let Some(disk) = disk {
+            pot["pot"]["limits"] = json!({ "disk": disk });
+        }
+        let plan = try_plan("web1", pot, |facts| {
+            facts.kept = Some("zroot/pot/bases/14.3-RELEASE@potrun".into());
+            facts.kept_quota = Some(Quota { limit, shared: 4096 });
+        });
+        let ops = plan.unwrap().ops.iter().map(ToString::to_string).collect::<Vec<_>>();
+        ops.into_iter().filter(|op| op.contains("dataset")).collect::<Vec<_>>()
+    };
+    let root = "zroot/pot/jails/web1/m";
+    assert_eq!(limited(None, Some("8k")), [format!("limit dataset {root} to 12288 bytes")]);
+    assert_eq!(limited(Some(5000), Some("8k")), [format!("limit dataset {root} to 12288 bytes")]);
+    assert_eq!(limited(Some(12288), None), [format!("take the limit of dataset {root} away")]);
+    assert_eq!((limited(Some(12288), Some("8k")), limited(None, None)), (Vec::new(), Vec::new()));
     let other = kept("zroot/pot/bases/13.2-RELEASE@potrun").unwrap_err();
     assert!(other.len() == 1 && other[0].starts_with("/pot/base/release: "), "{other:?}");
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::facts::Base;
+use crate::facts::{Base, Quota};
 use crate::files::{Change, Changed};
 use crate::host::Trouble;
 use crate::host::tool::{self, Output, Tool, ToolError};
@@ -102,6 +102,12 @@ pub(crate) fn clone(snapshot: &str, dataset: &str, properties: &BTreeMap<String,
     made(dataset, properties, zfs(&with("clone", properties, &[snapshot, dataset])))
 }
 
+/// Says how many bytes a dataset may show.
+pub(crate) fn limit(dataset: &str, bytes: Option<u64>) -> Result<(), Trouble> {
+    let bytes = bytes.map_or("none".into(), |bytes| bytes.to_string());
+    Ok(zfs(&words(&["set", &format!("refquota={bytes}"), dataset])).map(drop)?)
+}
+
 /// zfs(8) also fails after it has made the dataset, if that cannot be mounted.
 fn made(dataset: &str, properties: &BTreeMap<String, String>, done: Result<String, ToolError>) -> Result<(), Trouble> {
     done.map(drop).map_err(|error| {
@@ -183,6 +189,24 @@ impl Datasets {
             ["yes", _, lies_on] => Ok(Some(lies_on.into())),
             _ => Err(format!("{root} is kept for {id} and is not mounted: zfs mount {root}").into()),
         }
+    }
+
+    /// How much that root may show, and shows of the snapshot `origin`.
+    ///
+    /// # Errors
+    /// zfs(8)'s words.
+    pub fn kept_quota(&self, id: &ContainerId, origin: &str) -> Result<Quota, Trouble> {
+        let root = format!("{}/m", self.pot(id));
+        let columns = ["get", "-H", "-p", "-o", "name,property,value", "refquota,referenced", &root, origin];
+        let found = zfs(&words(&columns))?;
+        // In which order they are told is zfs(8)'s.
+        let value = |name: &str, property: &str| {
+            let begin = format!("{name}\t{property}\t");
+            let told = found.lines().find_map(|line| line.strip_prefix(&begin)?.parse::<u64>().ok());
+            told.ok_or_else(|| format!("zfs(8) does not say the {property} of {name}"))
+        };
+        let limit = Some(value(&root, "refquota")?).filter(|limit| *limit != 0);
+        Ok(Quota { limit, shared: value(origin, "referenced")? })
     }
 
     /// Destroys what a persistent pot left. Whether there was something.

@@ -127,6 +127,7 @@ impl LinuxHost {
             Op::RemoveLayer { path, owner, .. } => layer::remove(path, owner)?,
             Op::CreateDataset { dataset, properties } => zfs::create(dataset, properties)?,
             Op::CloneDataset { snapshot, dataset, properties } => zfs::clone(snapshot, dataset, properties)?,
+            Op::LimitDataset { dataset, bytes } => zfs::limit(dataset, *bytes)?,
             Op::DestroyDataset { dataset, id, mountpoint, .. } => zfs::destroy(dataset, id, mountpoint.as_deref())?,
             Op::CreateCgroup { path } => cgroup::create(path)?,
             Op::RemoveCgroup { path } => cgroup::remove(path)?,
@@ -230,6 +231,7 @@ impl Host for LinuxHost {
             | Op::RemoveLayer { .. }
             | Op::CreateDataset { .. }
             | Op::CloneDataset { .. }
+            | Op::LimitDataset { .. }
             | Op::DestroyDataset { .. }
             | Op::CreateCgroup { .. }
             | Op::RemoveCgroup { .. }

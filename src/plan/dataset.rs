@@ -42,6 +42,12 @@ pub fn clone(draft: &mut Draft<'_>, pot: &Pot) -> (Vec<Op>, PathBuf) {
         let of = |snapshot: &str| snapshot.split('@').next().map(String::from);
         if of(&origin) == of(&snapshot) {
             draft.note(format!("root: {root} is taken up as it was left for {}", draft.id));
+            if let Some(quota) = draft.facts.kept_quota {
+                let bytes = limit(pot, quota.shared);
+                if bytes != quota.limit {
+                    return (vec![Op::LimitDataset { dataset: root, bytes }], rootfs);
+                }
+            }
         } else {
             let id = draft.id;
             let what = format!("{root} is kept, over {origin}: first potrun delete --data {id}, or name its base");
@@ -57,9 +63,8 @@ pub fn clone(draft: &mut Draft<'_>, pot: &Pot) -> (Vec<Op>, PathBuf) {
         ])
     };
     let mut of_root = properties(&rootfs);
-    // refquota counts all that the root shows, what it shares with its base included (zfsprops(7)).
     let shared = base.and_then(|base| base.referenced).unwrap_or(0);
-    of_root.extend(pot.limits.disk.map(|bytes| ("refquota".to_string(), shared.saturating_add(bytes).to_string())));
+    of_root.extend(limit(pot, shared).map(|bytes| ("refquota".to_string(), bytes.to_string())));
     let state = draft.facts.state.join(draft.id.as_str());
     let mut of_pot = properties(&path);
     of_pot.insert(STATE.into(), state.display().to_string());
@@ -69,6 +74,11 @@ pub fn clone(draft: &mut Draft<'_>, pot: &Pot) -> (Vec<Op>, PathBuf) {
         Op::CloneDataset { snapshot, dataset: root, properties: of_root },
     ];
     (ops, rootfs)
+}
+
+/// How many bytes the root of a pot may show: refquota counts what it shares with its base, too (zfsprops(7)).
+fn limit(pot: &Pot, shared: u64) -> Option<u64> {
+    pot.limits.disk.map(|bytes| shared.saturating_add(bytes))
 }
 
 /// Refuses a quota of what is no dataset of the pot's own.

@@ -626,6 +626,7 @@ fn what_is_in_the_way_and_not_ours_survives() {
 
 /// What no plan contains and nothing takes back, and why.
 const NEVER_PLANNED: &[(&str, &str)] = &[
+    ("limitDataset", "only a root that was left has another limit to get, and keeps it"),
     ("mountInto", "the verb mount-in does it"),
     ("setOomScore", "no example asks for it, and the life tests do"),
     ("setUnit", "the verb update does it"),

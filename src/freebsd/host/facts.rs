@@ -41,6 +41,10 @@ pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, store: &Path) -> 
         (Some(store), Some(pot)) if pot.base.is_some() => store.kept(id).map_err(looking("what it left"))?,
         _ => None,
     };
+    let kept_quota = match (&store, &kept) {
+        (Some(store), Some(origin)) => Some(store.kept_quota(id, origin).map_err(looking("what it left"))?),
+        _ => None,
+    };
     let mut fscomps = BTreeMap::new();
     for fscomp in pot.iter().flat_map(|pot| &pot.fscomps) {
         let path = storage.fscomp(&fscomp.name);
@@ -70,6 +74,7 @@ pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, store: &Path) -> 
         base,
         kept,
         layers: Vec::new(),
+        kept_quota,
         quota: false,
         fscomps,
         datasets,

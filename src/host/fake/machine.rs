@@ -502,6 +502,12 @@ impl Machine {
                 need(self.snapshots.contains(snapshot), || format!("there is no snapshot {snapshot}"))?;
                 self.create_dataset(dataset, properties, Some(snapshot.clone()))
             }
+            Op::LimitDataset { dataset, bytes } => {
+                let there = self.datasets.get_mut(dataset).ok_or_else(|| format!("there is no dataset {dataset}"))?;
+                there.properties.remove("refquota");
+                there.properties.extend(bytes.map(|bytes| ("refquota".into(), bytes.to_string())));
+                Ok(())
+            }
             Op::DestroyDataset { dataset, id, .. } => self.destroy_dataset(dataset, id.as_str()),
             Op::WriteFile { root, path, text, .. } => {
                 need(self.exists(root), || format!("there is no directory {}", root.display()))?;

@@ -42,11 +42,15 @@ pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, store: &Path) -> 
         }
         _ => None,
     };
-    let layers = match (&kept, storage.datasets()) {
-        (Some(_), None) => {
-            layer::below(&storage.directory.join("pots").join(id.as_str())).doing(|| "look for what was left")?
+    let (layers, kept_quota) = match (&kept, storage.datasets()) {
+        (Some(origin), Some(datasets)) => {
+            (Vec::new(), Some(datasets.kept_quota(id, origin).map_err(looking("what it left"))?))
         }
-        _ => Vec::new(),
+        (Some(_), None) => {
+            let below = layer::below(&storage.directory.join("pots").join(id.as_str()));
+            (below.doing(|| "look for what was left")?, None)
+        }
+        (None, _) => (Vec::new(), None),
     };
     let limited = pot.is_some_and(|pot| pot.limits.disk.is_some()) && storage.datasets().is_none();
     let quota = limited && super::files::can_limit(&storage.directory);
@@ -75,6 +79,7 @@ pub fn gather(bundle: &Bundle, id: &ContainerId, state: &Path, store: &Path) -> 
         base,
         kept,
         layers,
+        kept_quota,
         quota,
         fscomps,
         datasets,

@@ -59,6 +59,13 @@ case_a_persistent_root_outlives_its_container() {
     same "$("$potrun" gc)" "" "what gc takes"
     ran a
     same "$out" once "the second life"
+    # It gets the limit that its bundle has now.
+    pot a 'dd if=/dev/urandom of=/var/tmp/f bs=1M count=16; rm -f /var/tmp/f' '"persistent": true, "limits": {"disk": "8m"}'
+    run a
+    has "$out" "quota exceeded" "more than a new limit"
+    pot a 'dd if=/dev/urandom of=/var/tmp/f bs=1M count=16 2>/dev/null && echo all; rm /var/tmp/f' '"persistent": true'
+    ran a
+    same "$out" all "what has no limit any more"
     pot a true '"persistent": true'
     sed -i "s|\"release\": \"$release\"|\"release\": \"other\"|" "$bundles/a/config.json"
     works "$potrun" base import other "$work/base.tgz"
