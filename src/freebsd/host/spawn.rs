@@ -200,7 +200,9 @@ fn resource(kind: &str) -> Option<i32> {
 fn set_ids(ids: &Ids) -> Result<(), Trouble> {
     program::own_stdio(ids);
     sys::setlogin(&if ids.uid == 0 { "root".into() } else { ids.uid.to_string() })?;
-    let mut groups = vec![ids.gid]; // up to FreeBSD 14 the first is the effective group (setgroups(2))
+    // Up to FreeBSD 14, and on newer kernels for a program that was linked for it, the first is the effective group and
+    // no other (setgroups(2)).
+    let mut groups = vec![ids.gid];
     groups.extend(ids.groups.iter().filter(|group| **group != ids.gid));
     sys::set_ids(&groups, ids.gid, ids.uid)?;
     if let Some(mask) = ids.umask {
