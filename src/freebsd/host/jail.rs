@@ -137,8 +137,8 @@ fn unlink_shared_memory(root: &Path) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Waits until there is nothing of the jail any more. FreeBSD 13 and 14 have no event for that: so this looks again,
-/// ever less often.
+/// Waits until there is nothing of the jail any more. The kernel has no event for that, for FreeBSD 15's
+/// `NOTE_JAIL_REMOVE` comes when a jail begins to die: so this looks again, ever less often.
 fn gone(id: i32, deadline: Instant) -> Result<(), Trouble> {
     let nothing = Watch::processes([])?.0;
     let mut wait = Duration::from_micros(200);
