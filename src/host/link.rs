@@ -75,8 +75,8 @@ pub(crate) fn hear(from: BorrowedFd<'_>) -> io::Result<Option<Message>> {
     let mut packet = vec![0; LONGEST];
     let n = loop {
         match recv(from.as_raw_fd(), &mut packet, MsgFlags::empty()) {
-            Err(Errno::EINTR) => {}
-            Err(Errno::ECONNRESET) => return Ok(None),
+            // The other side ended with something of ours unread, which is told once; what it had said before is still there.
+            Err(Errno::EINTR | Errno::ECONNRESET) => {}
             other => break other?,
         }
     };
@@ -118,5 +118,22 @@ pub(crate) fn start(path: &Path) -> Result<(), Trouble> {
         None => Ok(()),
         Some(Message::Failed(text)) => Err(text.into()),
         Some(other) => Err(format!("unexpected {other:?} of the first process").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who fails while there is something that it has not read has told why all the same.
+    #[test]
+    fn the_last_words_of_one_that_did_not_listen_are_heard() {
+        let (ours, theirs) = pair().unwrap();
+        tell(ours.as_fd(), &Message::Go).unwrap();
+        tell(theirs.as_fd(), &Message::Failed("why".into())).unwrap();
+        drop(theirs);
+        assert_eq!(hear(ours.as_fd()).unwrap(), Some(Message::Failed("why".into())));
+        assert_eq!(hear(ours.as_fd()).unwrap(), None);
+        assert_eq!(tell(ours.as_fd(), &Message::Go).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }
