@@ -50,12 +50,17 @@ pub(super) fn confine(path: &Path, addresses: &[IpAddr]) -> Result<(), crate::ho
     Ok(())
 }
 
-/// Kills everything in the group and below, and waits until it is gone. No group, nothing to kill.
+/// Kills everything in the group and below, and waits until it is gone. No group, nothing to kill: systemd removes its own
+/// when they are empty, at any moment, and a file of one that is gone fails with ENODEV.
 pub(super) fn kill(path: &Path) -> io::Result<()> {
-    let mut events = match File::open(path.join("cgroup.events")) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
+    match kill_all(path) {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(()),
+        other => other,
+    }
+}
+
+fn kill_all(path: &Path) -> io::Result<()> {
+    let mut events = File::open(path.join("cgroup.events"))?;
     if !is_populated(&mut events)? {
         return Ok(());
     }
