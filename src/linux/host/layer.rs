@@ -223,8 +223,8 @@ pub(super) fn remove(path: &Path, owner: &Path) -> io::Result<()> {
     gone(fs::remove_dir(path))
 }
 
-/// Removes the layers whose container is no more, what no pot lies on any more, and then the notes of bases of pots that have no layer. Only what is
-/// marked as of `root` is touched.
+/// Removes the layers whose container is no more, those that no pot lies on any more, and then the notes of bases of pots
+/// that have no layer. Only what is marked as of `root` is touched.
 pub(super) fn sweep(store: &Path, root: &Path) -> io::Result<Vec<PathBuf>> {
     let pots = store.join("pots");
     let mut swept = sweep_partial(&store.join(PARTIAL)).map_err(io::Error::other)?;

@@ -73,7 +73,7 @@ impl Abi {
 }
 
 /// The calls of one of the crate's tables, sorted when this is compiled. The crate itself compares a name with one after
-/// the other, which for podman's profile took longer than all the rest of `create` in this process.
+/// the other, which for podman's profile took more instructions than all else that `create` does outside of the kernel.
 macro_rules! sorted {
     ($name:ident, $abi:ident) => {
         static $name: [(&str, u32); syscalls::$abi::Sysno::count()] = {
