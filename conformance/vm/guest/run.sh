@@ -90,7 +90,11 @@ setup() {
     ran warm
 }
 
+# A jail is held a while by pipes and connections of its processes, which ended with the case.
+none_is_dying() { ! jls -d dying | grep -q true; }
+
 tidy() {
+    until_true none_is_dying
     rm -rf "$bundles" /opt/pot/bridges/*
     find "$work/away" -mindepth 1 -delete
 }
