@@ -1,6 +1,7 @@
 //! Processes of the host: who they are, whether they live, signals.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -113,6 +114,11 @@ pub fn rules(filter: &str) -> io::Result<Vec<String>> {
         other => other,
     }
 }
+
+/// The highest number of a signal, and the real-time ones (sys/signal.h).
+pub const SIGNALS: i32 = 128;
+/// See [`SIGNALS`].
+pub const REAL_TIME: RangeInclusive<i32> = 65..=126;
 
 /// FreeBSD 13 has no descriptor of a process that is not a child: between the look and the signal its pid would have to
 /// end, be reaped and given again.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -120,6 +121,11 @@ pub(super) fn open(who: &Identity) -> io::Result<Option<OwnedFd>> {
         _ => None,
     })
 }
+
+/// The highest number of a signal, and the real-time ones, of which glibc keeps the first two (signal(7)).
+pub const SIGNALS: i32 = 64;
+/// See [`SIGNALS`].
+pub const REAL_TIME: RangeInclusive<i32> = 34..=64;
 
 /// Sends a signal to this very process. `false`: it is gone.
 ///
