@@ -202,6 +202,9 @@ fn fstype(draft: &mut Draft<'_>, at: &str, word: &str, options: &[String]) -> Op
     known
 }
 
+/// The word with which a tmpfs begins with what it hides. It is potrun's work, and not the kernel's.
+pub const COPY_UP: &str = "tmpcopyup";
+
 /// One option word of the bundle.
 fn option(draft: &mut Draft<'_>, at: &str, text: &str, mount: &mut Mount) {
     let plain = recursive(text);
@@ -216,7 +219,12 @@ fn option(draft: &mut Draft<'_>, at: &str, text: &str, mount: &mut Mount) {
     }
     match text {
         "rbind" => draft.note(format!("{at}: nullfs shows one file system, not what is mounted below its source")),
-        "tmpcopyup" => draft.not_yet(at),
+        COPY_UP if mount.fstype == "tmpfs" => {
+            if !mount.options.iter().any(|word| word == COPY_UP) {
+                mount.options.push(COPY_UP.into());
+            }
+        }
+        COPY_UP => draft.refuse(at, "is for tmpfs"),
         "idmap" | "ridmap" => draft.refuse(at, "freebsd maps no ids"),
         _ if NOTHING.contains(&plain) => {}
         _ => mount.data.extend(data(draft, at, text, &mount.fstype)),

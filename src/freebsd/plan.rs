@@ -117,6 +117,8 @@ fn first_process(draft: &Draft<'_>, jail: &str) -> Vec<Op> {
     spawn.create.extend(awaited.then_some(Op::AwaitRuntime));
     spawn.create.extend(container.into_iter().map(Op::Hook));
     spawn.start = entering(jail);
+    let cwd = asked.map(Process::cwd).filter(|cwd| *cwd != Path::new("/"));
+    spawn.start.extend(cwd.map(|cwd| Op::CreateCwd { path: cwd.clone() }));
     spawn.start.extend(draft.hooks(Moment::StartContainer).into_iter().map(Op::Hook));
     spawn.start.extend(asked.map(|asked| process::start(asked, CONFINEMENT)).unwrap_or_default());
     let mut ops = vec![Op::Spawn(Box::new(spawn))];

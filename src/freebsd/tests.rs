@@ -113,6 +113,7 @@ spawn the first process
     run createContainer hook /h/container
     wait for start
     attach to jail web1
+    create directory /srv
     run startContainer hook /h/start
     set RLIMIT_NOFILE to 1024:2048
     set no new privileges
@@ -424,7 +425,7 @@ fn what_freebsd_does_not_have_is_refused_at_its_place() {
         ("devfs", "ruleset=x"),
         ("devfs", "rule=add path x unhide"),
         ("devfs", "rule=path x"),
-        ("tmpfs", "tmpcopyup"),
+        ("nullfs", "tmpcopyup"),
         ("nullfs", "idmap"),
         ("procfs", "hidepid=2"),
     ] {

@@ -102,6 +102,9 @@ fn home() -> String {
     passwd(nix::unistd::getuid().as_raw(), 5).unwrap_or_else(|| "/".into())
 }
 
+/// A variable that becomes the number of the process that is to have the sockets (sd_listen_fds(3)).
+pub(crate) const LISTEN_PID: &str = "LISTEN_PID=";
+
 /// Becomes the program. Returns why it could not.
 pub(crate) fn exec(args: &[String], env: &[String]) -> Trouble {
     let path = match find(args, env, Path::new("")) {
@@ -109,6 +112,9 @@ pub(crate) fn exec(args: &[String], env: &[String]) -> Trouble {
         Err(trouble) => return trouble,
     };
     let mut env = env.to_vec();
+    for own in env.iter_mut().filter(|one| *one == LISTEN_PID) {
+        *own = format!("{LISTEN_PID}{}", std::process::id());
+    }
     if variable(&env, "HOME").is_none() {
         env.push(format!("HOME={}", home()));
     }

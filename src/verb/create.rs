@@ -12,6 +12,7 @@ use crate::apply::{apply, take_back};
 use crate::bundle::{Bundle, Refusal};
 use crate::cli::{self, Context};
 use crate::error::{Doing, Error, Result, Who};
+use crate::host::program::LISTEN_PID;
 use crate::host::{Host, This, first, link, terminal, this};
 use crate::id::ContainerId;
 use crate::journal::Journal;
@@ -321,12 +322,12 @@ pub(super) fn preserved(asked: u32) -> u32 {
     asked.saturating_add(sockets())
 }
 
-/// Tells the process of the sockets that were handed over; inside, it is process 1.
+/// Tells the process of the sockets that were handed over. Which process it is, it will say itself.
 pub(super) fn pass_sockets(process: &mut oci_spec::runtime::Process) {
     let count = sockets();
     if count > 0 {
         let mut env = process.env().clone().unwrap_or_default();
-        env.extend([format!("LISTEN_FDS={count}"), "LISTEN_PID=1".into()]);
+        env.extend([format!("LISTEN_FDS={count}"), LISTEN_PID.into()]);
         process.set_env(Some(env));
     }
 }

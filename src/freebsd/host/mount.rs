@@ -1,15 +1,23 @@
 //! Mounts of the host below the root of a jail, and files in it, without ever following a link of the image out of it.
 //!
 //! nmount(2) takes only a path. So a child changes into the directory that was found, mounts at `.`, and looks at what
-//! it stands on then: it must be the new file system, at a place below the root. Whatever is taken away is named by its
-//! file system's id, which no link and no rename changes.
+//! it stands on then: it must be the new file system, at a place below the root. A file, on which nobody can stand, is looked
+//! for among all that is mounted. Whatever is taken away is named by its file system's id, which no link and no rename
+//! changes.
 
 mod sys;
 
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use nix::dir::Dir;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{Mode, fchmod, fstat, fstatat};
 use nix::unistd::fchdir;
 
+use crate::base;
+use crate::freebsd::mounts::COPY_UP;
 use crate::freebsd::wire;
 use crate::host::Trouble;
 use crate::op::Mount;
@@ -62,28 +70,102 @@ pub(super) fn mount(root: &Path, mount: &Mount) -> Result<(), Trouble> {
     let real = root.canonicalize()?;
     forked(|| {
         let place = place(root, mount)?;
-        fchdir(place.dir())?;
-        let at = place.name().map_or(Path::new("."), Path::new);
-        let (rules, data): (Vec<String>, Vec<String>) =
-            mount.data.iter().cloned().partition(|word| word.starts_with("rule="));
-        let source = mount.source.to_string_lossy();
-        let mut pairs = wire::mount(&mount.fstype, &source, &mount.options, &data);
-        pairs.push((wire::text("fspath"), Some(wire::text(&at.to_string_lossy()))));
-        nmount(&pairs)?;
-        // For a directory, the kernel has moved us onto what is mounted now (sys/kern/vfs_mount.c, `mountcheckdirs`).
-        let mounted = sys::mounted(at)?;
-        let result = check(&mounted, mount, &real).and_then(|()| {
-            rules.iter().try_for_each(|rule| {
-                let rule = wire::devfs_rule(rule.trim_start_matches("rule=")).ok_or("not a rule of devfs")?;
-                Ok(sys::apply_rule(at, &rule)?)
-            })
-        });
-        if result.is_err() {
-            sys::unmount(&mounted.id)?;
+        match place.name() {
+            Some(name) => mount_file(&place, name, mount, &real)?,
+            None => mount_directory(&place, mount, &real)?,
         }
-        result.map(|()| Vec::new())
+        Ok(Vec::new())
     })
     .map(drop)
+}
+
+fn mount_directory(place: &Place, mount: &Mount, root: &Path) -> Result<(), Trouble> {
+    fchdir(place.dir())?;
+    let (rules, data): (Vec<String>, Vec<String>) =
+        mount.data.iter().cloned().partition(|word| word.starts_with("rule="));
+    let copied = mount.options.iter().any(|word| word == COPY_UP);
+    let (mut options, source) = (mount.options.clone(), mount.source.to_string_lossy());
+    // Read-only only when all is copied.
+    options.retain(|word| word != COPY_UP && !(copied && word == "ro"));
+    let here = |options: &[String]| {
+        let mut pairs = wire::mount(&mount.fstype, &source, options, &data);
+        pairs.push((wire::text("fspath"), Some(wire::text("."))));
+        pairs
+    };
+    nmount(&here(&options))?;
+    // The kernel has moved us onto what is mounted now (sys/kern/vfs_mount.c, `mountcheckdirs`).
+    let top = Path::new(".");
+    let mounted = sys::mounted(top)?;
+    let result = check(&mounted, mount, root).and_then(|()| {
+        if copied {
+            copy_up(place)?;
+        }
+        if copied && mount.options.iter().any(|word| word == "ro") {
+            nmount(&here(&["update".into(), "ro".into()]))?;
+        }
+        rules.iter().try_for_each(|rule| {
+            let rule = wire::devfs_rule(rule.trim_start_matches("rule=")).ok_or("not a rule of devfs")?;
+            Ok(sys::apply_rule(top, &rule)?)
+        })
+    });
+    if result.is_err() {
+        sys::unmount(&mounted.id)?;
+    }
+    result
+}
+
+/// Copies what the directory has below what is mounted on it now, where we stand. It is named by its descriptor alone: `.`
+/// there would be what is mounted.
+fn copy_up(below: &Place) -> Result<(), Trouble> {
+    let top = nix::fcntl::open(".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let options = base::UnpackOptions { sync: false, ..base::UnpackOptions::default() };
+    let mut listing = Dir::from_fd(below.dir().try_clone_to_owned()?)?;
+    for item in listing.iter() {
+        let item = item?;
+        let name = item.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            base::copy(base::Source { dir: below.dir(), name, to: name }, top.as_fd(), &options)?;
+        }
+    }
+    let stat = fstat(below.dir())?;
+    nix::unistd::fchown(&top, Some(stat.st_uid.into()), Some(stat.st_gid.into()))?;
+    Ok(fchmod(&top, Mode::from_bits_truncate(stat.st_mode & 0o7777))?)
+}
+
+/// Nobody can stand on a file, so nmount(2) looks its name up, and follows what has become a link since it was looked at.
+/// Where it came to is what the kernel says of what is new, and if that is outside, it is taken away at once.
+///
+/// (In a process whose root is the directory, no link would lead out of it; but then the kernel takes down a name that is
+/// wrong for everybody else: sys/kern/vfs_cache.c, `vn_path_to_global_path_hardlink`.)
+fn mount_file(place: &Place, name: &OsStr, mount: &Mount, root: &Path) -> Result<(), Trouble> {
+    fchdir(place.dir())?;
+    let stat = fstatat(place.dir(), name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+        return Err(format!("{} is no file any more", name.display()).into());
+    }
+    let before = sys::all()?;
+    let mut pairs = wire::mount(&mount.fstype, &mount.source.to_string_lossy(), &mount.options, &mount.data);
+    pairs.push((wire::text("fspath"), Some(wire::text(&name.to_string_lossy()))));
+    nmount(&pairs)?;
+    let new = |one: &&Mounted| {
+        one.fstype == mount.fstype && one.from == mount.source && before.iter().all(|old| old.id != one.id)
+    };
+    let after = sys::all()?;
+    // Of several that came meanwhile, those of others are where theirs are to be.
+    let (inside, outside): (Vec<_>, Vec<_>) = after.iter().filter(new).partition(|one| one.on.starts_with(root));
+    if !inside.is_empty() {
+        return Ok(());
+    }
+    match outside.as_slice() {
+        [one] => {
+            sys::unmount(&one.id)?;
+            check(one, mount, root)
+        }
+        several => {
+            let places: Vec<_> = several.iter().map(|one| one.on.display().to_string()).collect();
+            Err(format!("{} was mounted outside of the root, on one of {places:?}", mount.source.display()).into())
+        }
+    }
 }
 
 /// Whether what we stand on is what was to be mounted, below the root.

@@ -4,11 +4,14 @@
 //! (`PROC_PDEATHSIG_CTL`) until the container is on record: a create that dies leaves no process. At `start` it enters
 //! the jail, untraceable until its exec (CVE-2016-9962), with no directory open, which would be a way out.
 
+use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use nix::sys::stat::{Mode, umask};
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, fstat, umask};
 
 use crate::host::child::Child;
 use crate::host::first::{Io, close_all_but, run_hook};
@@ -42,6 +45,7 @@ pub(super) fn cannot(op: &Op) -> Option<String> {
         | Op::SetRlimit { .. }
         | Op::SetIds(_)
         | Op::NoNewPrivileges
+        | Op::CreateCwd { .. }
         | Op::ChangeDir { .. }
         | Op::Exec { .. } => None,
         other => Some(format!("{other}: is not carried out by a first process on freebsd")),
@@ -163,6 +167,13 @@ impl Inside<'_> {
             }
             Op::SetIds(ids) => set_ids(ids)?,
             Op::NoNewPrivileges => sys::no_new_privileges()?,
+            Op::CreateCwd { path } => {
+                // A read-only root has it, or the process will be told that it has not. No link leads out of a jail.
+                match DirBuilder::new().recursive(true).mode(0o755).create(path) {
+                    Err(e) if matches!(e.raw_os_error(), Some(libc::EROFS)) => {}
+                    other => other?,
+                }
+            }
             Op::ChangeDir { path } => change_dir(path)?,
             Op::Exec { args, env } => return Err(program::exec(args, env)),
             other => return Err(cannot(other).unwrap_or_default().into()),
@@ -199,6 +210,7 @@ fn resource(kind: &str) -> Option<i32> {
 /// name that getlogin(2) tells would be the host's: root's is everywhere the same, others are known by their number.
 fn set_ids(ids: &Ids) -> Result<(), Trouble> {
     program::own_stdio(ids);
+    own_terminal(ids.uid);
     sys::setlogin(&if ids.uid == 0 { "root".into() } else { ids.uid.to_string() })?;
     // Up to FreeBSD 14, and on newer kernels for a program that was linked for it, the first is the effective group and
     // no other (setgroups(2)).
@@ -209,6 +221,23 @@ fn set_ids(ids: &Ids) -> Result<(), Trouble> {
         umask(Mode::from_bits_truncate(mask as libc::mode_t));
     }
     Ok(())
+}
+
+/// A devfs(5) keeps the owners of its devices to itself, so the terminal that was the user's on the host is not yet in the
+/// jail. What has its name there and is another device, or none, stays as it is.
+fn own_terminal(uid: u32) {
+    let Ok(name) = nix::unistd::ttyname(std::io::stdin()) else { return };
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let Ok(terminal) = nix::fcntl::open(&name, flags, Mode::empty()) else { return };
+    let device =
+        |stat: nix::sys::stat::FileStat| (stat.st_mode & libc::S_IFMT == libc::S_IFCHR).then_some(stat.st_rdev);
+    let same = match (fstat(&terminal), fstat(std::io::stdin())) {
+        (Ok(one), Ok(other)) => device(one).is_some() && device(one) == device(other),
+        _ => false,
+    };
+    if same {
+        _ = nix::unistd::fchown(&terminal, Some(uid.into()), None);
+    }
 }
 
 /// Changes the directory, as the jail's root if the user may not: config.md wants it, whoever can.

@@ -223,6 +223,8 @@ impl Machine {
                 };
                 self.write(&place.join(path.strip_prefix("/").unwrap_or(path)), text)
             }
+            // In a jail the process itself makes it, before it gives up its rights.
+            Op::CreateCwd { .. } if freebsd => need(process.jail.is_some(), "would be on the host"),
             Op::CreateNode(_) | Op::Link { .. } | Op::Mask { .. } | Op::MakeReadonly { .. } | Op::CreateCwd { .. } => {
                 need(mounting, "there is no root yet, or no more")
             }

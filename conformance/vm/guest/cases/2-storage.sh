@@ -88,6 +88,65 @@ case_a_file_is_mounted_where_the_kernel_can() {
     ran a
     same "$out" host "a file of the host"
     same "$(cat "$work/away/file")" changed "what the pot wrote"
+    pot b 'cat /mnt/new/file; echo again >/mnt/new/file || echo refused' "\"directories\": [
+        {\"source\": \"$work/away/file\", \"destination\": \"/mnt/new/file\", \"readonly\": true}]"
+    ran b
+    has "$out" changed "a read-only file"
+    has "$out" refused "writing a read-only file"
+}
+
+mounts_files() { [ "$(sysctl -n kern.osreldate)" -ge 1400000 ] || skip "no file can be mounted before FreeBSD 14"; }
+
+case_a_file_that_becomes_a_link_is_not_followed() {
+    mounts_files
+    echo host >"$work/away/source" && echo precious >"$work/away/file"
+    bundle a 'true' "\"root\": {\"path\": \"rootfs\"}, \"mounts\": [
+        {\"destination\": \"/mnt/file\", \"type\": \"nullfs\", \"source\": \"$work/away/source\"}]"
+    root=$bundles/a/rootfs
+    mkdir -p "$root" && tar -C "$root" -xf "$work/base.txz"
+    : >"$root/mnt/was"
+    # Both ways that a link can lead out, and one that stays.
+    ln -s "$work/away/file" "$root/mnt/absolute"
+    ln -s "../../../../../../../../..$work/away/file" "$root/mnt/relative"
+    chroot "$root" /bin/sh -c 'cd /mnt; while :; do
+        mv -f was file; mv -h file was; mv -h absolute file; mv -h file absolute; mv -h relative file; mv -h file relative
+    done' 2>/dev/null &
+    mover=$!
+    worked=0
+    for n in 1 2 3 4 5 6 7 8 9 10 11 12; do
+        "$potrun" create --bundle "$bundles/a" a >/dev/null 2>&1 && worked=$((worked + 1))
+        outside=$(mount | grep " on $work/away")
+        [ -z "$outside" ] || { kill $mover; fail "mounted outside of the root: $outside"; }
+        "$potrun" delete --force a >/dev/null 2>&1
+        mount | grep "$root" && { kill $mover; fail "a mount was left"; }
+    done
+    kill $mover
+    wait $mover 2>/dev/null
+    same "$(cat "$work/away/file")" precious "a file outside"
+    # Left as it is, the link leads to nothing beneath the root, or to a file there.
+    rm -f "$root/mnt/file" && ln -s "$work/away/file" "$root/mnt/file"
+    "$potrun" create --bundle "$bundles/a" a >/dev/null 2>&1
+    same "$(mount | grep " on $work/away")" "" "mounts outside"
+    "$potrun" delete --force a >/dev/null 2>&1
+    chflags -R noschg "$bundles/a" 2>/dev/null
+    echo ": $worked of 12 created" >"$work/said"
+}
+
+case_a_file_of_two_names_is_mounted_on_one() {
+    mounts_files
+    echo host >"$work/away/source"
+    bundle a 'cat /mnt/one; echo; cat /mnt/two' "\"root\": {\"path\": \"rootfs\"}, \"mounts\": [
+        {\"destination\": \"/mnt/one\", \"type\": \"nullfs\", \"source\": \"$work/away/source\"}]"
+    root=$bundles/a/rootfs
+    mkdir -p "$root" && tar -C "$root" -xf "$work/base.txz"
+    echo image >"$root/mnt/one" && ln "$root/mnt/one" "$root/mnt/two"
+    run a
+    # The kernel covers a file and no name, so either both show it, or it is refused.
+    [ "$code" != 0 ] || has "$out" host "what is mounted"
+    same "$(cat "$root/mnt/one" "$root/mnt/two")" "image
+image" "the file of the image"
+    chflags -R noschg "$bundles/a" 2>/dev/null
+    echo ": $(echo "$out" | head -1 | cut -c1-150)" >"$work/said"
 }
 
 case_deeper_mounts_lie_on_those_above() {
