@@ -1,10 +1,10 @@
 #!/bin/sh
 # Lints the workspace for FreeBSD and links a real FreeBSD 14 binary, on Linux, in nothing but target/.
 #
-# usage: tests/freebsd.sh [CLIPPY ARGUMENT...]        (default: --package potrun --all-targets)
+# usage: tests/freebsd.sh [CLIPPY ARGUMENT...]        (default: --package potrun --package conformance --all-targets)
 #
-# Leaves target/x86_64-unknown-freebsd/release/potrun, and conformance-stop beside it for the cases of a guest. Exit: 0 all is well, 77 it could not be tried here (the reason
-# is printed as "skipped: ..."), anything else: it does not lint, compile or link.
+# Leaves target/x86_64-unknown-freebsd/release/potrun, and the conformance suite beside it. Exit: 0 all is well, 77 it could
+# not be tried here (the reason is printed as "skipped: ..."), anything else: it does not lint, compile or link.
 #
 # The target's standard library is the toolchain's where rustup has it. Where rustup cannot be reached, it is built from
 # the source of the very version of rustc: the rust-src component, or Debian's package of that name. The linker and the
@@ -123,12 +123,13 @@ link="-Clink-arg=-Wl,--as-needed -Clink-arg=$here/brand.o"
 export CARGO_TARGET_X86_64_UNKNOWN_FREEBSD_RUSTFLAGS="-Lnative=$here/lib $link"
 export CC_x86_64_unknown_freebsd="$here/cc" AR_x86_64_unknown_freebsd="$here/ar"
 
-[ $# -gt 0 ] || set -- --package potrun --all-targets
+[ $# -gt 0 ] || set -- --package potrun --package conformance --all-targets
 cargo clippy $std --target $triple "$@" -- -D warnings
-cargo build $std --target $triple --release --package potrun --bin potrun --package conformance --bin conformance-stop
+programs="potrun conformance conformance-probe conformance-stop"
+cargo build $std --target $triple --release --package potrun --package conformance $(printf -- '--bin %s ' $programs)
 
 mkdir -p "target/$triple/release"
-for name in potrun conformance-stop; do cp "$here/build/$triple/release/$name" "target/$triple/release/"; done
+for name in $programs; do cp "$here/build/$triple/release/$name" "target/$triple/release/"; done
 needed=$(readelf -d "$bin" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p')
 case $needed in *stand-in*) echo "$bin needs a stand-in library" >&2; exit 1 ;; esac
 about=$(file "$bin")

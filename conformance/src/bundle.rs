@@ -1,4 +1,4 @@
-/*! A bundle: a root file system with the probe as its only file, and a config.json that is edited as JSON. */
+/*! A bundle: a root file system with the probe and no more than that needs, and a config.json that is edited as JSON. */
 
 use std::fs;
 use std::io;
@@ -6,7 +6,39 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use crate::case::Result;
+use crate::system;
+
+/// The program in the containers, and what it needs to run.
+#[derive(Debug, Clone)]
+pub(crate) struct Probe {
+    /// The program.
+    pub(crate) path: PathBuf,
+    /// A directory with its libraries, by the paths that they have in a root file system.
+    dir: PathBuf,
+    libraries: Vec<PathBuf>,
+}
+
+impl Probe {
+    /// Copies the one beside this program into the workshop.
+    pub(crate) fn new(workshop: &Path) -> io::Result<Self> {
+        let beside = std::env::current_exe()?.with_file_name("conformance-probe");
+        let dir = workshop.join("probe");
+        fs::create_dir(&dir)?;
+        let path = dir.join("probe");
+        fs::copy(&beside, &path).map_err(|err| io::Error::other(format!("{}: {err}", beside.display())))?;
+        Ok(Self { libraries: system::libraries(&path, &dir)?, path, dir })
+    }
+
+    /// Puts it into a root file system.
+    pub(crate) fn install(&self, rootfs: &Path) -> io::Result<()> {
+        for file in self.libraries.iter().map(PathBuf::as_path).chain([Path::new("probe")]) {
+            let to = rootfs.join(file);
+            fs::create_dir_all(to.parent().unwrap_or(rootfs))?;
+            fs::hard_link(self.dir.join(file), to)?;
+        }
+        Ok(())
+    }
+}
 
 /// A bundle directory, and the configuration it will have.
 pub(crate) struct Bundle {
@@ -17,38 +49,10 @@ pub(crate) struct Bundle {
 }
 
 impl Bundle {
-    /// A bundle whose process is `probe wait`, confined the way callers confine by default.
-    pub(crate) fn new(dir: PathBuf, probe: &Path, id: &str) -> io::Result<Self> {
-        fs::create_dir_all(dir.join("rootfs"))?;
-        fs::hard_link(probe, dir.join("rootfs/probe"))?;
-        let caps = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
-        let config = json!({
-            "ociVersion": "1.0.2",
-            "process": {
-                "terminal": false,
-                "user": {"uid": 0, "gid": 0},
-                "args": ["/probe", "wait"],
-                "env": ["PATH=/bin:/"],
-                "cwd": "/",
-                "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
-                "noNewPrivileges": true,
-            },
-            "root": {"path": "rootfs", "readonly": false},
-            "hostname": "conformance",
-            "mounts": [
-                {"destination": "/proc", "type": "proc", "source": "proc"},
-                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
-                {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]},
-                {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]},
-                {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
-            ],
-            "linux": {
-                "cgroupsPath": format!("/{id}"),
-                "resources": {"devices": [{"allow": false, "access": "rwm"}]},
-                "namespaces": [{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}],
-            },
-        });
-        Ok(Self { dir, config })
+    /// A bundle whose process is `probe wait`.
+    pub(crate) fn new(dir: PathBuf, probe: &Probe, id: &str) -> io::Result<Self> {
+        probe.install(&dir.join("rootfs"))?;
+        Ok(Self { dir, config: system::config(id) })
     }
 
     /// The root file system, from the host.
@@ -99,25 +103,10 @@ impl Bundle {
 
     /// Drops the namespace of this kind, or all of them.
     pub(crate) fn without_namespace(&mut self, kind: &str) -> &mut Self {
-        if let Value::Array(all) = slot(&mut self.config, "/linux/namespaces") {
+        if let Some(Value::Array(all)) = self.config.pointer_mut("/linux/namespaces") {
             all.retain(|ns| ns["type"] != kind);
         }
         self
-    }
-
-    /// Gives the process exactly these capabilities.
-    pub(crate) fn caps(&mut self, names: &[&str]) -> &mut Self {
-        let names = json!(names);
-        self.set("/process/capabilities", json!({"bounding": names, "effective": names, "permitted": names}))
-    }
-
-    /// A user namespace that maps root to 100000, and a root file system that belongs to it.
-    pub(crate) fn user_namespace(&mut self) -> Result {
-        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
-        self.push("/linux/namespaces", json!({"type": "user"}));
-        self.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
-        nix::unistd::chown(&self.rootfs(""), Some(100_000.into()), Some(100_000.into()))?;
-        Ok(())
     }
 
     /// Makes it what a runtime will read.

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -16,11 +16,11 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Probe};
 use crate::case::{Fail, Result};
 use crate::reaper::{self, ready};
 use crate::runtime::{DEADLINE, Outcome, Running, Runtime, Stream, Verb};
-use crate::{check, skip, sys, world};
+use crate::{check, skip, sys, system, world};
 
 /// The surroundings of one case.
 pub(crate) struct Ctx {
@@ -32,18 +32,18 @@ pub(crate) struct Ctx {
     pub(crate) root: PathBuf,
     /// Id of the case's container, and part of all its other ids.
     pub(crate) id: String,
-    /// The probe, outside.
-    pub(crate) probe: PathBuf,
+    /// The program in the containers.
+    pub(crate) probe: Probe,
     ids: RefCell<Vec<String>>,
 }
 
 impl Ctx {
     /// Makes the directory.
-    pub(crate) fn new(runtime: &Runtime, probe: &Path, dir: PathBuf, id: String) -> io::Result<Self> {
+    pub(crate) fn new(runtime: &Runtime, probe: &Probe, dir: PathBuf, id: String) -> io::Result<Self> {
         fs::create_dir(&dir)?;
         File::create(dir.join("empty"))?;
         let (root, ids) = (dir.join("root"), RefCell::new(vec![id.clone()]));
-        Ok(Self { runtime: runtime.clone(), root, dir, id, probe: probe.to_owned(), ids })
+        Ok(Self { runtime: runtime.clone(), root, dir, id, probe: probe.clone(), ids })
     }
 
     /// Another id of this case.
@@ -128,8 +128,8 @@ impl Ctx {
     pub(crate) fn created(&self, id: &str, outcome: Outcome) -> Result<Container<'_>> {
         let text = fs::read_to_string(self.dir.join(format!("{id}.pid")))?;
         let pid = text.trim().parse().map_err(|_| Fail::Failed(format!("pid file holds {text:?}")))?;
-        let pidfd = sys::pidfd_open(pid)?;
-        Ok(Container { ctx: self, id: id.to_owned(), pid, pidfd, out: outcome.stream })
+        let end = system::watch(pid)?;
+        Ok(Container { ctx: self, id: id.to_owned(), pid, end, out: outcome.stream })
     }
 
     /// A running container whose process has said `ready`.
@@ -195,9 +195,9 @@ impl Ctx {
 
     /// The probe in new namespaces (flags of unshare(1)), once it has said `ready`.
     pub(crate) fn helper_in(&self, unshare: &[&str], words: &[&str]) -> Result<Helper> {
-        let mut command = if unshare.is_empty() { Command::new(&self.probe) } else { Command::new("unshare") };
+        let mut command = if unshare.is_empty() { Command::new(&self.probe.path) } else { Command::new("unshare") };
         if !unshare.is_empty() {
-            command.args(unshare).arg(&self.probe);
+            command.args(unshare).arg(&self.probe.path);
         }
         let mut child =
             command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
@@ -252,7 +252,7 @@ pub(crate) struct Container<'c> {
     pub(crate) id: String,
     /// Its first process, in our pid namespace.
     pub(crate) pid: i32,
-    pidfd: OwnedFd,
+    end: OwnedFd,
     /// What it says.
     pub(crate) out: Stream,
 }
@@ -287,16 +287,21 @@ impl Container<'_> {
         Ok(())
     }
 
+    /// Its process must say that it got this signal.
+    pub(crate) fn expect_signal(&mut self, signal: i32) -> Result {
+        self.expect(&format!("signal {signal}"))
+    }
+
     /// Awaits the end of its process, whose reaper is the suite. As a shell counts it.
     pub(crate) fn wait(&self) -> Result<i32> {
-        let ended = ready(&[self.pidfd.as_fd()], Instant::now() + DEADLINE)? == [true];
+        let ended = ready(&[self.end.as_fd()], Instant::now() + DEADLINE)? == [true];
         check!(ended, "process {} did not end within {DEADLINE:?}", self.pid);
         Ok(reaper::status(self.pid)?.0)
     }
 
     /// Whether its process lives.
     pub(crate) fn alive(&self) -> Result<bool> {
-        Ok(ready(&[self.pidfd.as_fd()], Instant::now())? == [false])
+        Ok(ready(&[self.end.as_fd()], Instant::now())? == [false])
     }
 
     /// SIGKILL and the end of it.

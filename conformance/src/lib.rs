@@ -3,12 +3,14 @@
 Nothing of any runtime is linked here. The suite (`main.rs`) sees a runtime only as a program that is started, and
 the probe (`probe/main.rs`) sees only its own process. */
 
+pub mod kernel;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Everything the probe can see of itself.
+/// Everything the probe can see of itself. What a system does not have is empty there.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// argv, with the program's name.
@@ -35,19 +37,19 @@ pub struct Report {
     pub umask: u32,
     /// `CapInh`, `CapPrm`, `CapEff`, `CapBnd`, `CapAmb` as bit masks.
     pub caps: BTreeMap<String, u64>,
-    /// `NoNewPrivs`.
+    /// Whether no program it runs can gain privileges.
     pub no_new_privs: u64,
     /// `Seccomp` mode: 0 none, 2 filter.
     pub seccomp: u64,
-    /// `SigBlk`.
+    /// Signals that are blocked: bit N - 1 for signal N.
     pub blocked: u64,
-    /// `SigIgn`.
+    /// Signals that are ignored, in the same way.
     pub ignored: u64,
     /// Name of limit to soft and hard value.
     pub rlimits: BTreeMap<String, (u64, u64)>,
-    /// From the UTS namespace.
+    /// Name of the host.
     pub hostname: String,
-    /// From the UTS namespace.
+    /// NIS domain of the host.
     pub domainname: String,
     /// `uname -m`.
     pub machine: String,
@@ -75,7 +77,7 @@ pub struct Report {
     pub timens: String,
     /// Names of network interfaces.
     pub links: Vec<String>,
-    /// Processes that can be seen in /proc.
+    /// Processes that can be seen.
     pub pids: Vec<i32>,
 }
 
@@ -110,7 +112,7 @@ pub struct Node {
     pub link: Option<String>,
 }
 
-/// One line of mountinfo.
+/// One line of mountinfo on Linux, one `struct statfs` on FreeBSD.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
     /// Root of the mount within its file system.
@@ -141,28 +143,6 @@ impl Mount {
     pub fn super_has(&self, option: &str) -> bool {
         self.super_options.iter().any(|o| o == option)
     }
-}
-
-/// Reads the text of a mountinfo file.
-#[must_use]
-pub fn mounts(mountinfo: &str) -> Vec<Mount> {
-    mountinfo.lines().filter_map(mount).collect()
-}
-
-fn mount(line: &str) -> Option<Mount> {
-    let words = |text: &str, by: char| text.split(by).map(str::to_owned).collect::<Vec<_>>();
-    let (left, right) = line.split_once(" - ")?;
-    let left = words(left, ' ');
-    let right = words(right, ' ');
-    Some(Mount {
-        root: left.get(3)?.clone(),
-        point: left.get(4)?.clone(),
-        options: words(left.get(5)?, ','),
-        propagation: left.get(6..)?.to_vec(),
-        fstype: right.first()?.clone(),
-        source: right.get(1)?.clone(),
-        super_options: words(right.get(2)?, ','),
-    })
 }
 
 /// What came of one thing the probe was asked to do.

@@ -1,8 +1,8 @@
 /*! `conformance --runtime PATH`: judges an OCI runtime from the outside.
 
-The suite works in a mount namespace of its own, in a tmpfs that goes away with it, and is the reaper of every process
-the runtime leaves to its caller, as conmon and containerd's shim are. It is proven on runc and crun; where these do not
-follow the specification, `known.rs` says so. */
+The suite works in a directory that goes away with it, and is the reaper of every process the runtime leaves to its caller,
+as conmon and containerd's shim are. It is proven on runc and crun; where these do not follow the specification, `known.rs`
+says so. */
 
 mod bundle;
 mod case;
@@ -13,25 +13,24 @@ mod known;
 mod reaper;
 mod runtime;
 mod sys;
+mod system;
 mod world;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::{Parser, ValueEnum};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use clap::Parser;
+use nix::sys::signal::Signal;
 
+use crate::bundle::Probe;
 use crate::case::{Case, Fail};
 use crate::ctx::Ctx;
 use crate::format::{Format, Judgement, Verdict};
 use crate::runtime::Runtime;
+use crate::system::{Signals, View, Workshop};
 use crate::world::World;
 
 /// Judges an OCI runtime from the outside.
@@ -67,17 +66,6 @@ struct Args {
     list: bool,
 }
 
-/// The control groups of the suite's mount namespace.
-#[derive(Clone, Copy, ValueEnum)]
-enum View {
-    /// As the host has them
-    Host,
-    /// Without cgroup2
-    V1,
-    /// Only cgroup2
-    V2,
-}
-
 fn main() -> ExitCode {
     let args = Args::parse();
     match judge_all(&args) {
@@ -103,17 +91,17 @@ fn judge_all(args: &Args) -> io::Result<bool> {
     if !nix::unistd::geteuid().is_root() {
         return Err(io::Error::other("containers of all kinds are made, so it must run as root"));
     }
-    let workshop = Workshop::open(args.cgroups)?;
+    let judge = Judge::new(args.cgroups)?;
     let mut tables = Vec::new();
     for (number, runtime) in runtimes.iter().enumerate() {
         let mut judgements = Vec::new();
         args.format.begin(runtime, cases.len());
         for (place, case) in cases.iter().enumerate() {
-            if workshop.interrupted()? {
+            if judge.interrupt.came()? {
                 break;
             }
             let judgement =
-                workshop.judge(case, runtime, &format!("cf{}r{number}c{place}", std::process::id()), args.strict)?;
+                judge.judge(case, runtime, &format!("cf{}r{number}c{place}", std::process::id()), args.strict)?;
             args.format.tell(place + 1, &judgement);
             judgements.push(judgement);
         }
@@ -143,44 +131,26 @@ fn runtimes(args: &Args) -> io::Result<Vec<Runtime>> {
     Ok(all)
 }
 
-/// The place where containers are made: a tmpfs in a mount namespace of the suite's own.
-struct Workshop {
-    dir: PathBuf,
-    probe: PathBuf,
-    interrupt: SignalFd,
+/// What all cases share.
+struct Judge {
+    workshop: Workshop,
+    probe: Probe,
+    interrupt: Signals,
 }
 
-impl Workshop {
-    fn open(view: View) -> io::Result<Self> {
-        let probe = std::env::current_exe()?.with_file_name("conformance-probe");
-        let mut stop = SigSet::empty();
-        stop.add(Signal::SIGINT);
-        stop.add(Signal::SIGTERM);
-        stop.thread_block()?;
+impl Judge {
+    fn new(view: View) -> io::Result<Self> {
+        let interrupt = Signals::of(&[Signal::SIGINT, Signal::SIGTERM])?;
         reaper::open()?;
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
-        show_cgroups(view)?;
-        let dir = std::env::temp_dir().join(format!("conformance-{}", std::process::id()));
-        fs::create_dir(&dir)?;
-        mount(Some("tmpfs"), &dir, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
-        let home = Self {
-            probe: dir.join("probe"),
-            dir,
-            interrupt: SignalFd::with_flags(&stop, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?,
-        };
-        fs::copy(&probe, &home.probe).map_err(|err| io::Error::other(format!("{}: {err}", probe.display())))?;
-        Ok(home)
-    }
-
-    fn interrupted(&self) -> io::Result<bool> {
-        Ok(self.interrupt.read_signal()?.is_some())
+        let workshop = Workshop::open(view)?;
+        let probe = Probe::new(&workshop.dir)?;
+        Ok(Self { workshop, probe, interrupt })
     }
 
     fn judge(&self, case: &Case, runtime: &Runtime, id: &str, strict: bool) -> io::Result<Judgement> {
         let begun = Instant::now();
         let before = World::now()?;
-        let ctx = Ctx::new(runtime, &self.probe, self.dir.join(id), id.to_owned())?;
+        let ctx = Ctx::new(runtime, &self.probe, self.workshop.dir.join(id), id.to_owned())?;
         let result = (case.run)(&ctx);
         reaper::collect().ok();
         let mut wrongs: Vec<String> = ctx.clean_up();
@@ -205,30 +175,4 @@ impl Workshop {
         let verdict = if strict { verdict } else { known::excuse(case, runtime, verdict) };
         Ok(Judgement { case: *case, verdict, time: begun.elapsed() })
     }
-}
-
-impl Drop for Workshop {
-    fn drop(&mut self) {
-        umount2(&self.dir, MntFlags::MNT_DETACH).ok();
-        fs::remove_dir(&self.dir).ok();
-    }
-}
-
-/// Nothing of this is seen outside of the suite's mount namespace.
-fn show_cgroups(view: View) -> io::Result<()> {
-    match view {
-        View::Host => {}
-        View::V1 => {
-            if Path::new("/sys/fs/cgroup/unified").exists() {
-                umount2("/sys/fs/cgroup/unified", MntFlags::MNT_DETACH)?;
-            }
-        }
-        // Mounted once more, it would lose options of the host's mount, which has the same superblock (nsdelegate).
-        View::V2 if statfs("/sys/fs/cgroup")?.filesystem_type() == CGROUP2_SUPER_MAGIC => {}
-        View::V2 => {
-            umount2("/sys/fs/cgroup", MntFlags::MNT_DETACH)?;
-            mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), None::<&str>)?;
-        }
-    }
-    File::open("/sys/fs/cgroup").map(drop)
 }

@@ -10,27 +10,24 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
 
 use crate::case::{Fail, Result};
 use crate::sys;
+use crate::system::{self, Signals};
 
 thread_local! {
     /// How processes ended that nobody has asked about yet.
     static ENDED: RefCell<BTreeMap<i32, ExitStatus>> = const { RefCell::new(BTreeMap::new()) };
     /// Readable when a child has ended.
-    static NEWS: OnceCell<SignalFd> = const { OnceCell::new() };
+    static NEWS: OnceCell<Signals> = const { OnceCell::new() };
 }
 
 /// Makes the suite the reaper.
 pub(crate) fn open() -> io::Result<()> {
-    nix::sys::prctl::set_child_subreaper(true)?;
-    let mut news = SigSet::empty();
-    news.add(Signal::SIGCHLD);
-    news.thread_block()?;
-    let fd = SignalFd::with_flags(&news, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-    NEWS.with(|cell| cell.set(fd)).map_err(|_| io::Error::other("the reaper is there already"))
+    system::adopt_orphans()?;
+    let news = Signals::of(&[Signal::SIGCHLD])?;
+    NEWS.with(|cell| cell.set(news)).map_err(|_| io::Error::other("the reaper is there already"))
 }
 
 /// Waits until one of these can be read, and reaps meanwhile. All are false when time is up.
@@ -45,7 +42,7 @@ pub(crate) fn ready(fds: &[BorrowedFd], until: Instant) -> Result<Vec<bool>> {
             poll(&mut polled, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX))?;
             let mut ready: Vec<bool> = polled.iter().map(|fd| fd.any().unwrap_or(false)).collect();
             if ready.pop() == Some(true) {
-                while news.read_signal()?.is_some() {}
+                news.came()?;
                 collect()?;
             }
             if ready.contains(&true) || Instant::now() >= until {
@@ -70,10 +67,12 @@ pub(crate) fn collect() -> Result {
     }
 }
 
-/// How a child has ended, as a shell counts it, and whether by a signal.
+/// How a child has ended, as a shell counts it, and whether by a signal. (FreeBSD tells of the end of a process a moment
+/// before it can be waited for.)
 pub(crate) fn status(pid: i32) -> Result<(i32, bool)> {
     collect()?;
-    let Some(status) = ENDED.with_borrow_mut(|ended| ended.remove(&pid)) else {
+    let known = ENDED.with_borrow_mut(|ended| ended.remove(&pid));
+    let Some(status) = known.map_or_else(|| sys::wait_for(pid), |status| Ok(Some(status)))? else {
         return Err(Fail::Failed(format!("process {pid} was not left to the caller, its subreaper")));
     };
     Ok(status.code().map_or_else(|| (128 + status.signal().unwrap_or_default(), true), |code| (code, false)))

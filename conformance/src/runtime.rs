@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::case::{Fail, Result};
 use crate::reaper::{self, ready};
-use crate::{check, sys};
+use crate::{check, sys, system};
 
 /// How long anything may take before it counts as hanging. Nothing ever waits this long in a test that passes.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -174,8 +174,8 @@ impl Verb {
         let child = command.spawn()?;
         drop(command); // the parent's copies of the ends that are written to
         let pid = child.id().cast_signed();
-        let pidfd = sys::pidfd_open(pid)?;
-        Ok(Running { what: what.join(" "), pid, pidfd, out: Stream::new(out.into())?, err: Stream::new(err.into())? })
+        let end = system::watch(pid)?;
+        Ok(Running { what: what.join(" "), pid, end, out: Stream::new(out.into())?, err: Stream::new(err.into())? })
     }
 }
 
@@ -184,7 +184,7 @@ pub(crate) struct Running {
     what: String,
     /// Its process id.
     pub(crate) pid: i32,
-    pidfd: OwnedFd,
+    end: OwnedFd,
     /// What it (or the container) says.
     pub(crate) out: Stream,
     err: Stream,
@@ -198,7 +198,7 @@ impl Running {
 
     /// Waits for its end or for something to read: whether it is the latter.
     pub(crate) fn or_readable(&self, stream: &Stream) -> Result<bool> {
-        Ok(ready(&[self.pidfd.as_fd(), stream.fd.as_fd()], Instant::now() + DEADLINE)?[1])
+        Ok(ready(&[self.end.as_fd(), stream.fd.as_fd()], Instant::now() + DEADLINE)?[1])
     }
 
     /// Ends it the hard way, as a crash would.
@@ -208,11 +208,7 @@ impl Running {
             Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
             Err(e) => return Err(e.into()),
         }
-        check!(
-            ready(&[self.pidfd.as_fd()], Instant::now() + DEADLINE)? == [true],
-            "SIGKILL did not end `{}`",
-            self.what
-        );
+        check!(ready(&[self.end.as_fd()], Instant::now() + DEADLINE)? == [true], "SIGKILL did not end `{}`", self.what);
         reaper::status(self.pid).map(drop)
     }
 
@@ -221,7 +217,7 @@ impl Running {
         let until = Instant::now() + DEADLINE;
         loop {
             let streams = [&self.out, &self.err].into_iter().filter(|s| !s.ended).map(|s| s.fd.as_fd());
-            let fds: Vec<_> = [self.pidfd.as_fd()].into_iter().chain(streams).collect();
+            let fds: Vec<_> = [self.end.as_fd()].into_iter().chain(streams).collect();
             let ready = ready(&fds, until)?;
             self.out.fill()?;
             self.err.fill()?;

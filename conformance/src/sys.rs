@@ -1,21 +1,12 @@
 /*! The suite's system calls that have no safe wrapper. */
 
+use std::ffi::CStr;
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
-
-/// A descriptor that becomes readable when the process ends.
-pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
-    // SAFETY: pidfd_open takes two integers and touches no memory.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just returned this descriptor, and nothing else has seen it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
 
 /// A child that has ended, and how; none if there is none. (nix knows no real-time signals.)
 pub(crate) fn wait_any() -> io::Result<Option<(i32, ExitStatus)>> {
@@ -27,6 +18,17 @@ pub(crate) fn wait_any() -> io::Result<Option<(i32, ExitStatus)>> {
         -1 if io::Error::last_os_error().raw_os_error() == Some(libc::ECHILD) => Ok(None),
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(Some((pid, ExitStatus::from_raw(status)))),
+    }
+}
+
+/// How this child ends, which is about to; none if it is no child.
+pub(crate) fn wait_for(pid: i32) -> io::Result<Option<ExitStatus>> {
+    let mut status = 0;
+    // SAFETY: waitpid writes one int to the address, which is that of a live one.
+    match unsafe { libc::waitpid(pid, &raw mut status, 0) } {
+        -1 if io::Error::last_os_error().raw_os_error() == Some(libc::ECHILD) => Ok(None),
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(Some(ExitStatus::from_raw(status))),
     }
 }
 
@@ -77,25 +79,34 @@ pub(crate) fn high(fd: &OwnedFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(new) })
 }
 
-/// Forks a process that has this very pid, does nothing, and ends with the suite.
-pub(crate) fn fork_as(pid: i32) -> io::Result<()> {
-    // SAFETY: `clone_args` consists of integers, for which zero is a value.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
-    args.set_tid = (&raw const pid) as u64;
-    args.set_tid_size = 1;
-    // SAFETY: without CLONE_VM this is fork: `args` lives across the call and has the size that is passed. The suite has
-    // one thread, and the child calls only async-signal-safe functions and never returns.
-    unsafe {
-        match libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) {
-            -1 => Err(io::Error::last_os_error()),
-            0 => {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                loop {
-                    libc::pause();
-                }
-            }
-            _ => Ok(()),
-        }
+/// Whether the descriptor is the outer side of a terminal: the side that has no name, and knows that of the other.
+pub(crate) fn is_outer_side(fd: &impl AsRawFd) -> bool {
+    // SAFETY: the call takes an integer; the string that it may return is not read.
+    unsafe { !libc::ptsname(fd.as_raw_fd()).is_null() }
+}
+
+/// A new terminal: its outer and its inner side. (openpty(3) is in libutil, whose number differs from one FreeBSD to the
+/// next.)
+pub(crate) fn terminal() -> io::Result<(OwnedFd, OwnedFd)> {
+    // SAFETY: posix_openpt takes an integer and returns a new descriptor or -1.
+    let fd = unsafe { libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
     }
+    // SAFETY: the kernel has just returned this descriptor, and nothing else has seen it.
+    let outer = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: the calls take an integer. The string that ptsname returns lives until the next call, and is copied at once;
+    // the suite has one thread.
+    let name = unsafe {
+        if libc::grantpt(fd) < 0 || libc::unlockpt(fd) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let name = libc::ptsname(fd);
+        if name.is_null() {
+            return Err(io::Error::last_os_error());
+        }
+        CStr::from_ptr(name).to_string_lossy().into_owned()
+    };
+    let inner = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(name)?;
+    Ok((outer, inner.into()))
 }

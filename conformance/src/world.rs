@@ -1,4 +1,4 @@
-/*! What a container may leave behind on the machine, looked at from outside: mounts, processes, control groups,
+/*! What a container may leave behind on the machine, looked at from outside: mounts, processes, control groups or jails,
 network interfaces and the runtime's own state. */
 
 use std::fs;
@@ -7,19 +7,15 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use conformance::{Mount, mounts};
+use conformance::Mount;
+use conformance::kernel::{self, command_line};
 use nix::errno::Errno;
-use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::case::Result;
-use crate::{reaper, runtime, sys};
-
-/// The suite's mount table.
-pub(crate) fn mount_table() -> io::Result<Vec<Mount>> {
-    Ok(mounts(&fs::read_to_string("/proc/self/mountinfo")?))
-}
+use crate::case::{Fail, Result};
+use crate::system::{self, children};
+use crate::{reaper, runtime};
 
 /// What was there before a case.
 pub(crate) struct World {
@@ -31,7 +27,7 @@ pub(crate) struct World {
 impl World {
     /// Looks.
     pub(crate) fn now() -> io::Result<Self> {
-        Ok(Self { mounts: mount_table()?, links: links()?, children: children()? })
+        Ok(Self { mounts: kernel::mounts()?, links: kernel::links()?, children: children()? })
     }
 
     /// What is there now and was not before, in words.
@@ -41,9 +37,11 @@ impl World {
         leaks.extend(now.mounts.iter().filter(|m| !self.mounts.contains(m)).map(|m| format!("mount {}", m.point)));
         leaks.extend(now.links.iter().filter(|l| !self.links.contains(l)).map(|l| format!("network interface {l}")));
         leaks.extend(
-            children_that_stay(&self.children)?.into_iter().map(|pid| format!("process {pid} ({})", command_line(pid))),
+            children_that_stay(&self.children)?
+                .into_iter()
+                .map(|pid| format!("process {pid} ({})", command_line(pid).replace('\0', " ").trim())),
         );
-        leaks.extend(cgroups(id)?.iter().map(|dir| format!("cgroup {}", dir.display())));
+        leaks.extend(system::traces(id)?);
         leaks.extend(state(id, root).iter().map(|path| format!("state {}", path.display())));
         Ok(leaks)
     }
@@ -54,21 +52,10 @@ impl World {
             kill_and_await(pid)?;
         }
         reaper::forget()?;
-        for mount in mount_table()?.iter().rev().filter(|m| !self.mounts.contains(m)) {
-            match umount2(mount.point.as_str(), MntFlags::MNT_DETACH) {
-                Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
-                Err(err) => return Err(err.into()),
-            }
+        for mount in kernel::mounts()?.iter().rev().filter(|m| !self.mounts.contains(m)) {
+            system::unmount(&mount.point)?;
         }
-        for dir in cgroups(id)?.iter().rev() {
-            for pid in fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default().lines().flat_map(str::parse) {
-                kill_and_await(pid)?;
-            }
-            if let Err(err) = fs::remove_dir(dir) {
-                eprintln!("cannot remove {}: {err}", dir.display());
-            }
-        }
-        Ok(())
+        Ok(system::remove_traces(id)?)
     }
 }
 
@@ -84,22 +71,8 @@ fn state(id: &str, root: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Directories of control groups that carry this id, in every hierarchy; parents first.
-pub(crate) fn cgroups(id: &str) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for mount in mount_table()?.iter().filter(|m| m.fstype.starts_with("cgroup")) {
-        walk(Path::new(&mount.point), &mut |path| {
-            if path.is_dir() && path.to_string_lossy().contains(id) {
-                found.push(path.to_owned());
-            }
-        });
-    }
-    found.sort();
-    found.dedup();
-    Ok(found)
-}
-
-fn walk(dir: &Path, visit: &mut impl FnMut(&Path)) {
+/// Visits everything below a directory.
+pub(crate) fn walk(dir: &Path, visit: &mut impl FnMut(&Path)) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         visit(&entry.path());
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -111,31 +84,9 @@ fn walk(dir: &Path, visit: &mut impl FnMut(&Path)) {
 /// Of the signals a process ignores, those for which the runtime has to answer: not those that the suite itself was
 /// started with, nor 32 and 33, which glibc's posix_spawn ignores in everything it starts. (SIGPIPE, which Rust ignores
 /// in the suite, it restores in whatever is started.)
-pub(crate) fn ignored_by_runtime(seen: u64) -> Result<u64> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or_default();
-    let own = u64::from_str_radix(mask.trim(), 16)? & !(1 << (libc::SIGPIPE - 1));
-    Ok(seen & !own & !(0b11 << 31))
-}
-
-fn links() -> io::Result<Vec<String>> {
-    let text = fs::read_to_string("/proc/self/net/dev")?;
-    Ok(text.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim().to_owned()).collect())
-}
-
-/// Parent of a process, and whether it is alive.
-fn parent(pid: i32) -> Option<(i32, bool)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut words = stat.rsplit_once(')')?.1.split_whitespace();
-    let alive = !matches!(words.next()?, "Z" | "X");
-    Some((words.next()?.parse().ok()?, alive))
-}
-
-/// The suite's living children, which are all that containers have left, too.
-pub(crate) fn children() -> io::Result<Vec<i32>> {
-    let us = std::process::id().cast_signed();
-    let pids = fs::read_dir("/proc")?.flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
-    Ok(pids.filter(|&pid| parent(pid) == Some((us, true))).collect())
+pub(crate) fn ignored_by_runtime(seen: u64) -> u64 {
+    let own = kernel::ignored() & !(1 << (libc::SIGPIPE - 1));
+    seen & !own & !(0b11 << 31)
 }
 
 /// Children that do not end by themselves, at once: a process that was killed takes a moment to be gone.
@@ -153,22 +104,21 @@ fn children_that_stay(old: &[i32]) -> Result<Vec<i32>> {
 
 /// Whether the process ends in time.
 pub(crate) fn ended(pid: i32, until: Instant) -> Result<bool> {
-    match sys::pidfd_open(pid) {
+    match system::watch(pid) {
         Ok(pidfd) => Ok(reaper::ready(&[pidfd.as_fd()], until)? == [true]),
         Err(err) if err.raw_os_error() == Some(libc::ESRCH) => Ok(true),
         Err(err) => Err(err.into()),
     }
 }
 
-fn kill_and_await(pid: i32) -> Result {
+/// Ends a process.
+pub(crate) fn kill_and_await(pid: i32) -> io::Result<()> {
     match kill(Pid::from_raw(pid), Signal::SIGKILL) {
-        Ok(()) => ended(pid, Instant::now() + runtime::DEADLINE).map(|_| ()),
+        Ok(()) => match ended(pid, Instant::now() + runtime::DEADLINE) {
+            Ok(_) => Ok(()),
+            Err(Fail::Failed(why) | Fail::Skipped(why)) => Err(io::Error::other(why)),
+        },
         Err(Errno::ESRCH) => Ok(()),
         Err(err) => Err(err.into()),
     }
-}
-
-fn command_line(pid: i32) -> String {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).replace('\0', " ").trim().to_owned()
 }

@@ -5,6 +5,7 @@ any waiting for a moment. */
 
 use std::fs;
 
+use conformance::kernel::command_line;
 use serde_json::json;
 
 use crate::bundle::Bundle;
@@ -33,7 +34,7 @@ fn with_hanging_hook(ctx: &Ctx, moment: &str) -> Result<(Bundle, Stream)> {
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600))?;
     let reader = fs::OpenOptions::new().read(true).write(true).open(&fifo)?;
     let args = json!(["probe", "hook", fifo, moment, "hang"]);
-    bundle.push(&format!("/hooks/{moment}"), json!({"path": ctx.probe, "args": args}));
+    bundle.push(&format!("/hooks/{moment}"), json!({"path": ctx.probe.path, "args": args}));
     Ok((bundle, Stream::new(reader.into())?))
 }
 
@@ -54,9 +55,8 @@ fn is_cleared(ctx: &Ctx, before: &World) -> Result {
 /// The hooks that hang, which the suite has inherited from the killed runtime.
 fn end_hooks(ctx: &Ctx) -> Result {
     let mark = format!("hook\0{}", ctx.dir.join("fifo").display());
-    for pid in crate::world::children()? {
-        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        if line.contains(&mark) {
+    for pid in crate::system::children()? {
+        if command_line(pid).contains(&mark) {
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
             crate::ctx::await_pid(pid)?;
         }
@@ -144,7 +144,7 @@ fn of_exec_leaves_the_container_alone(ctx: &Ctx) -> Result {
     exec.crash()?;
     container.status_is("running")?;
     container.kill("USR1")?;
-    container.expect("signal 10")?;
+    container.expect_signal(libc::SIGUSR1)?;
     same!(container.exec_report(&[])?.uid, 0, "uid of the next exec");
     Ok(())
 }

@@ -6,7 +6,8 @@ use serde_json::json;
 
 use crate::case::Result;
 use crate::ctx::Ctx;
-use crate::world::{World, cgroups};
+use crate::system::traces;
+use crate::world::World;
 use crate::{check, group, same};
 
 group! { "lifecycle":
@@ -115,7 +116,7 @@ fn start_after_init_was_killed_is_refused(ctx: &Ctx) -> Result {
 fn delete_takes_everything_away(ctx: &Ctx) -> Result {
     let before = World::now()?;
     let container = ctx.start(&ctx.bundle()?)?;
-    check!(!cgroups(&ctx.id)?.is_empty(), "a running container should have a control group");
+    check!(!traces(&ctx.id)?.is_empty(), "a running container should have a control group or a jail");
     container.stop()?;
     container.delete()?;
     ctx.nothing_left(&before)

@@ -1,10 +1,10 @@
 /*! pause and resume. */
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::case::Result;
 use crate::ctx::{Container, Ctx};
+use crate::system::is_paused;
 use crate::{check, group, reaper, same};
 
 group! { "pause":
@@ -26,17 +26,13 @@ fn paused(ctx: &Ctx) -> Result<Container<'_>> {
     Ok(container)
 }
 
-/// A process that gets SIGUSR1 says so; one that is frozen does not, and its state in /proc says why.
+/// A process that gets SIGTERM ends; one that is frozen does not, and the kernel says why.
 fn stops_every_process(ctx: &Ctx) -> Result {
     let container = paused(ctx)?;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(container.pid), nix::sys::signal::Signal::SIGTERM)?;
     reaper::pass(Instant::now() + Duration::from_millis(50))?;
     check!(container.alive()?, "a paused process took a signal");
-    let frozen = crate::world::cgroups(&ctx.id)?.iter().any(|dir| {
-        let v1 = fs::read_to_string(dir.join("freezer.state")).is_ok_and(|text| text.trim() == "FROZEN");
-        v1 || fs::read_to_string(dir.join("cgroup.events")).is_ok_and(|text| text.contains("frozen 1"))
-    });
-    check!(frozen, "no control group of the container is frozen");
+    check!(is_paused(&ctx.id, container.pid)?, "the kernel knows of nothing that is paused");
     ctx.call(&["resume", &ctx.id])?.ok()?;
     same!(container.wait()?, 0, "exit status after SIGTERM");
     Ok(())
@@ -53,7 +49,7 @@ fn resume_continues(ctx: &Ctx) -> Result {
     let mut container = paused(ctx)?;
     ctx.call(&["resume", &ctx.id])?.ok()?;
     container.kill("USR1")?;
-    container.expect("signal 10")
+    container.expect_signal(libc::SIGUSR1)
 }
 
 fn delete_force_of_a_paused_container(ctx: &Ctx) -> Result {

@@ -38,7 +38,7 @@ fn has_the_processes_of_exec(ctx: &Ctx) -> Result {
     crate::ctx::expect_line(&mut exec, "ready")?;
     let pids = pids(ctx)?;
     check!(pids.len() == 2 && pids.contains(&i64::from(container.pid)), "pids: {pids:?}");
-    container.stop()?;
+    ctx.call(&["kill", "--all", &ctx.id, "KILL"])?.ok()?;
     exec.finish()?.code_is(137).map(drop)
 }
 

@@ -137,7 +137,7 @@ fn a_missing_program_leaves_nothing(ctx: &Ctx) -> Result {
 
 fn a_directory_is_no_program(ctx: &Ctx) -> Result {
     let mut bundle = ctx.bundle()?;
-    bundle.args(&["/proc"]);
+    bundle.args(&["/dev"]);
     let texts = ["permission denied", "is a directory", "operation not permitted"];
     ctx.will_not_run(&bundle)?.says(&texts).map(drop)
 }
@@ -145,7 +145,7 @@ fn a_directory_is_no_program(ctx: &Ctx) -> Result {
 fn the_program_is_found_in_the_path_of_the_container(ctx: &Ctx) -> Result {
     let mut bundle = ctx.bundle()?;
     fs::create_dir_all(bundle.rootfs("opt/bin"))?;
-    fs::hard_link(&ctx.probe, bundle.rootfs("opt/bin/tool"))?;
+    fs::hard_link(&ctx.probe.path, bundle.rootfs("opt/bin/tool"))?;
     bundle.set("/process/env", serde_json::json!(["PATH=/none:/opt/bin"])).args(&["tool", "exit", "5"]);
     ctx.run(&bundle)?.code_is(5).map(drop)
 }
@@ -153,7 +153,7 @@ fn the_program_is_found_in_the_path_of_the_container(ctx: &Ctx) -> Result {
 fn a_relative_program_is_found_from_cwd(ctx: &Ctx) -> Result {
     let mut bundle = ctx.bundle()?;
     fs::create_dir_all(bundle.rootfs("opt/bin"))?;
-    fs::hard_link(&ctx.probe, bundle.rootfs("opt/bin/tool"))?;
+    fs::hard_link(&ctx.probe.path, bundle.rootfs("opt/bin/tool"))?;
     bundle.set("/process/cwd", serde_json::json!("/opt")).args(&["./bin/tool", "exit", "5"]);
     ctx.run(&bundle)?.code_is(5).map(drop)
 }

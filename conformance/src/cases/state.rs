@@ -2,11 +2,12 @@
 
 use std::fs;
 
+use conformance::kernel::command_line;
 use serde_json::json;
 
 use crate::case::Result;
 use crate::ctx::Ctx;
-use crate::{check, group, same, sys};
+use crate::{check, group, same};
 
 group! { "state":
     has_all_required_fields: "runtime.md#state: ociVersion, id, status, pid, bundle",
@@ -17,9 +18,6 @@ group! { "state":
     created_is_a_time: "runc CLI: go-runc reads `created` as RFC 3339",
     is_not_changed_by_looking: "runtime.md#query-state",
     sees_a_process_killed_from_outside: "runtime.md#state: stopped",
-    is_not_fooled_by_a_pid_that_is_used_again: "runtime.md#state: stopped",
-    delete_spares_a_process_that_has_the_old_pid: "runtime.md#delete: resources not created by this container MUST NOT be deleted",
-    kill_spares_a_process_that_has_the_old_pid: "runtime.md#kill: not created or running MUST generate an error",
     is_private: "CVE checklist (f): nobody else can change a container's state",
     pid_file_is_a_bare_number: "containerd: strconv.Atoi of the whole pid file",
     pid_file_of_run: "runc CLI: run --pid-file",
@@ -41,9 +39,7 @@ fn pid_is_that_of_the_first_process(ctx: &Ctx) -> Result {
     let container = ctx.start(&ctx.bundle()?)?;
     let pid = container.state()?["pid"].as_i64();
     same!(pid, Some(i64::from(container.pid)), "pid in state and pid file");
-    let status = fs::read_to_string(format!("/proc/{}/status", container.pid))?;
-    let inner = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
-    same!(inner.split_whitespace().last(), Some("1"), "its pid in the container");
+    same!(command_line(container.pid), "/probe\0wait\0", "what has the pid");
     Ok(())
 }
 
@@ -94,35 +90,6 @@ fn sees_a_process_killed_from_outside(ctx: &Ctx) -> Result {
     container.wait()?;
     container.status_is("stopped")?;
     container.delete()
-}
-
-/// The container's process has ended, and another one has got its pid.
-fn with_impostor(ctx: &Ctx, then: impl FnOnce(&crate::ctx::Container) -> Result) -> Result {
-    let container = ctx.start(&ctx.bundle()?)?;
-    container.stop()?;
-    sys::fork_as(container.pid)?;
-    let result = then(&container);
-    let alive = crate::world::children()?.contains(&container.pid);
-    if alive {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(container.pid), nix::sys::signal::Signal::SIGKILL)?;
-    }
-    crate::ctx::await_pid(container.pid)?;
-    result?;
-    check!(alive, "a stranger that has the old pid was killed");
-    Ok(())
-}
-
-fn is_not_fooled_by_a_pid_that_is_used_again(ctx: &Ctx) -> Result {
-    with_impostor(ctx, |container| container.status_is("stopped"))
-}
-
-fn delete_spares_a_process_that_has_the_old_pid(ctx: &Ctx) -> Result {
-    with_impostor(ctx, |_| ctx.call(&["delete", "--force", &ctx.id])?.ok().map(drop))
-}
-
-/// Whether the call fails is another case's question.
-fn kill_spares_a_process_that_has_the_old_pid(ctx: &Ctx) -> Result {
-    with_impostor(ctx, |_| ctx.call(&["kill", &ctx.id, "KILL"]).map(drop))
 }
 
 fn is_private(ctx: &Ctx) -> Result {

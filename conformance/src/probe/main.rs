@@ -12,34 +12,40 @@ to try, and judges nothing.
     linger                     says `ready`, keeps the default action of every signal, and never ends
     hook FILE NAME [THEN]      appends what a hook sees to FILE; THEN is `fail`, or `hang` once `FILE` is written
     hunt                       opens the binary of every process that comes along, and then tries to write to it
-    exchange A B               swaps two names for ever
+    exchange A B               swaps two names, says `ready`, and swaps them for ever
 */
 #![no_main]
 
+#[cfg(target_os = "freebsd")]
+mod freebsd;
+#[cfg(target_os = "linux")]
+mod linux;
 mod sys;
+
+#[cfg(target_os = "freebsd")]
+use freebsd as system;
+#[cfg(target_os = "linux")]
+use linux as system;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use conformance::{Answer, Node, Report, mounts};
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use nix::mount::{MsFlags, mount};
+use conformance::{Answer, Node, Report, kernel};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::sys::stat::Mode;
 use nix::unistd::{getgroups, getpgrp, getsid};
 use serde_json::{Value, json};
 
 fn run() -> i32 {
-    let args: Vec<String> = std::env::args().collect();
+    let args = sys::args();
     let words: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
     match dispatch(&words) {
         Ok(code) => code,
@@ -75,10 +81,15 @@ fn dispatch(words: &[&str]) -> io::Result<i32> {
             }
         }
         ["hook", file, name, rest @ ..] => return hook(file, name, rest),
-        ["hunt"] => hunt()?,
-        ["exchange", a, b] => loop {
-            renameat2(AT_FDCWD, *a, AT_FDCWD, *b, RenameFlags::RENAME_EXCHANGE)?;
-        },
+        ["exchange", a, b] => {
+            system::exchange(a, b)?;
+            say("ready")?;
+            loop {
+                system::exchange(a, b)?;
+            }
+        }
+        #[cfg(target_os = "linux")]
+        ["hunt"] => linux::hunt()?,
         _ => return Ok(97),
     }
     Ok(0)
@@ -119,10 +130,10 @@ fn hook(file: &str, name: &str, then: &[&str]) -> io::Result<i32> {
     io::stdin().read_to_string(&mut stdin)?;
     let seen = json!({
         "name": name,
-        "args": std::env::args().collect::<Vec<_>>(),
+        "args": sys::args(),
         "env": environment(),
         "state": serde_json::from_str::<Value>(&stdin).unwrap_or(Value::String(stdin)),
-        "ns": namespaces(),
+        "ns": system::namespaces(),
         "root": names("/"),
         "pid": std::process::id(),
     });
@@ -134,42 +145,6 @@ fn hook(file: &str, name: &str, then: &[&str]) -> io::Result<i32> {
         },
         _ => Ok(0),
     }
-}
-
-/// The attack of CVE-2019-5736: keep an O_PATH descriptor of a foreign process's binary, and write once it has ended.
-fn hunt() -> io::Result<()> {
-    let mut term = SigSet::empty();
-    term.add(Signal::SIGTERM);
-    let mut prey: BTreeMap<String, File> = BTreeMap::new();
-    let mut hits = Vec::new();
-    term.thread_block()?;
-    say("ready")?;
-    while !pending(&term)? {
-        for pid in pids() {
-            let exe = format!("/proc/{pid}/exe");
-            let Ok(link) = fs::read_link(&exe) else { continue };
-            if link == Path::new("/probe") || prey.contains_key(&format!("{pid} {}", link.display())) {
-                continue;
-            }
-            if let Ok(file) = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&exe) {
-                prey.insert(format!("{pid} {}", link.display()), file);
-            }
-        }
-        for (name, file) in &prey {
-            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-            if let Ok(mut file) = OpenOptions::new().write(true).open(path) {
-                file.write_all(b"#!/pwned\n")?;
-                hits.push(name.clone());
-            }
-        }
-    }
-    say(&json!({"seen": prey.keys().collect::<Vec<_>>(), "hits": hits}).to_string())
-}
-
-fn pending(set: &SigSet) -> io::Result<bool> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let mask = hex(&status, "ShdPnd") | hex(&status, "SigPnd");
-    Ok(set.iter().any(|signal| mask & (1 << (signal as i32 - 1)) != 0))
 }
 
 fn answer(op: &str) -> Answer {
@@ -199,25 +174,24 @@ fn attempt(op: &str) -> io::Result<Value> {
         ["open-write", path] => OpenOptions::new().write(true).open(path).map(|_| Value::Null),
         ["unlink", path] => fs::remove_file(path).map(|()| Value::Null),
         ["mkdir", path] => fs::DirBuilder::new().mode(0o777).create(path).map(|()| Value::Null),
-        ["keyring"] => sys::session_keyring().map(|serial| json!(serial)),
         ["ls", path] => fs::read_dir(path).map(|_| json!(names(path))),
         ["stat", path] => node(fs::metadata(path)?, Path::new(path)),
         ["lstat", path] => node(fs::symlink_metadata(path)?, Path::new(path)),
-        ["mknod", path, major, minor] => {
-            let number = |text: &str| text.parse::<u64>().map_err(io::Error::other);
-            let dev = makedev(number(major)?, number(minor)?);
-            mknod(*path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), dev)?;
-            Ok(Value::Null)
-        }
-        ["mount-tmpfs", path] => {
-            mount(Some("tmpfs"), *path, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
-            Ok(Value::Null)
-        }
         ["sethostname", name] => Ok(nix::unistd::sethostname(name).map(|()| Value::Null)?),
         ["terminals"] => Ok(json!([is_tty(&io::stdin()), is_tty(&io::stdout()), is_tty(&io::stderr())])),
+        ["terminal"] => {
+            let path = nix::unistd::ttyname(io::stdin())?;
+            OpenOptions::new().write(true).open(&path)?;
+            node(fs::metadata(&path)?, &path)
+        }
+        ["pids"] => Ok(json!(pids())),
+        ["size", path] => {
+            let fs = nix::sys::statvfs::statvfs(*path)?;
+            Ok(json!(fs.blocks() * fs.fragment_size()))
+        }
+        ["getpid"] => Ok(json!(std::process::id())),
         ["getppid"] => Ok(json!(nix::unistd::getppid().as_raw())),
         ["socket", "inet"] => open_socket(AddressFamily::Inet),
-        ["socket", "netlink"] => open_socket(AddressFamily::Netlink),
         ["loopback"] => {
             let listener = TcpListener::bind("127.0.0.1:0")?;
             TcpStream::connect(listener.local_addr()?).map(|_| Value::Null)
@@ -228,7 +202,7 @@ fn attempt(op: &str) -> io::Result<Value> {
             Ok(json!(text))
         }
         ["env", name] => Ok(json!(std::env::var(name).ok())),
-        _ => Err(io::Error::from_raw_os_error(libc::ENOTSUP)),
+        other => system::attempt(other),
     }
 }
 
@@ -256,7 +230,7 @@ fn node_of(meta: &fs::Metadata, path: &Path) -> Node {
         mode: meta.mode() & 0o7777,
         uid: meta.uid(),
         gid: meta.gid(),
-        rdev: (nix::sys::stat::major(meta.rdev()), nix::sys::stat::minor(meta.rdev())),
+        rdev: system::device(meta.rdev()),
         dev: meta.dev(),
         ino: meta.ino(),
         size: meta.size(),
@@ -265,16 +239,16 @@ fn node_of(meta: &fs::Metadata, path: &Path) -> Node {
 }
 
 fn report() -> Report {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let text = |path: &str| fs::read_to_string(path).unwrap_or_default().trim_end().to_owned();
     let uts = nix::sys::utsname::uname().ok();
     let uts = |of: fn(&nix::sys::utsname::UtsName) -> &OsStr| {
         uts.as_ref().map(|u| of(u).to_string_lossy().into_owned()).unwrap_or_default()
     };
     let mut groups: Vec<u32> = getgroups().unwrap_or_default().iter().map(|gid| gid.as_raw()).collect();
     groups.sort_unstable();
-    Report {
-        args: std::env::args().collect(),
+    let umask = nix::sys::stat::umask(Mode::empty());
+    nix::sys::stat::umask(umask);
+    let mut report = Report {
+        args: sys::args(),
         env: environment(),
         cwd: std::env::current_dir().map_or_else(|err| format!("error: {err}"), |dir| dir.display().to_string()),
         pid: std::process::id().cast_signed(),
@@ -284,46 +258,26 @@ fn report() -> Report {
         uid: nix::unistd::getuid().as_raw(),
         gid: nix::unistd::getgid().as_raw(),
         groups,
-        umask: u32::from_str_radix(field(&status, "Umask"), 8).unwrap_or(u32::MAX),
-        caps: ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|set| (set.to_owned(), hex(&status, set))).into(),
-        no_new_privs: field(&status, "NoNewPrivs").parse().unwrap_or(u64::MAX),
-        seccomp: field(&status, "Seccomp").parse().unwrap_or(u64::MAX),
-        blocked: hex(&status, "SigBlk"),
-        ignored: hex(&status, "SigIgn"),
+        umask: libc::c_uint::from(umask.bits()),
+        blocked: kernel::blocked(),
+        ignored: kernel::ignored(),
         rlimits: rlimits(),
         hostname: uts(nix::sys::utsname::UtsName::nodename),
-        domainname: text("/proc/sys/kernel/domainname"),
         machine: uts(nix::sys::utsname::UtsName::machine),
-        fds: descriptors(),
-        mounts: mounts(&text("/proc/self/mountinfo")),
-        ns: namespaces(),
-        oom_score_adj: text("/proc/self/oom_score_adj").parse().unwrap_or(i32::MIN),
+        mounts: kernel::mounts().unwrap_or_default(),
         dev: devices(),
         tty: vec![is_tty(&io::stdin()), is_tty(&io::stdout()), is_tty(&io::stderr())],
         winsize: sys::winsize(),
-        cgroup: text("/proc/self/cgroup"),
-        uid_map: text("/proc/self/uid_map"),
-        gid_map: text("/proc/self/gid_map"),
-        timens: text("/proc/self/timens_offsets"),
-        links: text("/proc/self/net/dev")
-            .lines()
-            .filter_map(|l| l.split_once(':'))
-            .map(|(n, _)| n.trim().to_owned())
-            .collect(),
+        links: kernel::links().unwrap_or_default(),
         pids: pids(),
-    }
+        ..Report::default()
+    };
+    system::complete(&mut report);
+    report
 }
 
 fn is_tty(stream: &impl io::IsTerminal) -> bool {
     stream.is_terminal()
-}
-
-fn field<'a>(status: &'a str, name: &str) -> &'a str {
-    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
-}
-
-fn hex(status: &str, name: &str) -> u64 {
-    u64::from_str_radix(field(status, name), 16).unwrap_or(u64::MAX)
 }
 
 fn environment() -> Vec<String> {
@@ -341,23 +295,9 @@ fn names(dir: &str) -> Vec<String> {
     names
 }
 
+/// Without those that belong to the kernel.
 fn pids() -> Vec<i32> {
-    names("/proc").iter().filter_map(|name| name.parse().ok()).collect()
-}
-
-/// The descriptor that lists the directory is among the names, and gone when its link is read.
-fn descriptors() -> BTreeMap<i32, String> {
-    let names = names("/proc/self/fd");
-    let link = |name: &String| {
-        let to = fs::read_link(format!("/proc/self/fd/{name}")).ok()?;
-        Some((name.parse().ok()?, to.display().to_string()))
-    };
-    names.iter().filter_map(link).collect()
-}
-
-fn namespaces() -> BTreeMap<String, u64> {
-    let inode = |name: &str| Some((name.to_owned(), fs::metadata(format!("/proc/self/ns/{name}")).ok()?.ino()));
-    ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"].into_iter().filter_map(inode).collect()
+    kernel::pids().into_iter().filter(|&pid| pid > 0).collect()
 }
 
 fn devices() -> BTreeMap<String, Node> {
@@ -370,7 +310,6 @@ fn devices() -> BTreeMap<String, Node> {
 
 fn rlimits() -> BTreeMap<String, (u64, u64)> {
     let all = [
-        ("RLIMIT_AS", Resource::RLIMIT_AS),
         ("RLIMIT_CORE", Resource::RLIMIT_CORE),
         ("RLIMIT_CPU", Resource::RLIMIT_CPU),
         ("RLIMIT_DATA", Resource::RLIMIT_DATA),
@@ -379,7 +318,16 @@ fn rlimits() -> BTreeMap<String, (u64, u64)> {
         ("RLIMIT_STACK", Resource::RLIMIT_STACK),
         ("RLIMIT_NPROC", Resource::RLIMIT_NPROC),
         ("RLIMIT_MEMLOCK", Resource::RLIMIT_MEMLOCK),
-        ("RLIMIT_SIGPENDING", Resource::RLIMIT_SIGPENDING),
     ];
-    all.into_iter().filter_map(|(name, limit)| Some((name.to_owned(), getrlimit(limit).ok()?))).collect()
+    all.into_iter().filter_map(|(name, limit)| Some((name.to_owned(), unsigned(getrlimit(limit).ok()?)))).collect()
+}
+
+#[cfg(target_os = "linux")]
+fn unsigned(limits: (u64, u64)) -> (u64, u64) {
+    limits
+}
+
+#[cfg(target_os = "freebsd")]
+fn unsigned((soft, hard): (i64, i64)) -> (u64, u64) {
+    (soft.cast_unsigned(), hard.cast_unsigned())
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::bundle::Bundle;
 use crate::case::Result;
 use crate::ctx::Ctx;
-use crate::world::cgroups;
+use crate::system::cgroups;
 use crate::{check, group, same, skip};
 
 group! { "resources":
@@ -55,7 +55,7 @@ fn with(ctx: &Ctx, controller: &str, resources: &[(&str, Value)]) -> Result {
 
 /// A v1 hierarchy of this name, or cgroup2 with this controller.
 fn needs(controller: &str) -> Result {
-    let table = crate::world::mount_table()?;
+    let table = conformance::kernel::mounts()?;
     let v1 = table.iter().any(|m| m.fstype == "cgroup" && m.super_has(controller));
     let v2 = table.iter().filter(|m| m.fstype == "cgroup2").any(|m| {
         fs::read_to_string(format!("{}/cgroup.controllers", m.point))
@@ -106,7 +106,7 @@ fn cgroups_path_may_be_missing(ctx: &Ctx) -> Result {
 fn the_process_is_in_every_controller(ctx: &Ctx) -> Result {
     let container = ctx.start(&ctx.bundle()?)?;
     let text = fs::read_to_string(format!("/proc/{}/cgroup", container.pid))?;
-    let table = crate::world::mount_table()?;
+    let table = conformance::kernel::mounts()?;
     for controller in ["memory", "pids", "cpu", "devices", "freezer", "cpuset"] {
         if !table.iter().any(|m| m.fstype == "cgroup" && m.super_has(controller)) {
             continue;
