@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::LinuxResources;
 
 use crate::bundle::pot::Limits;
+use crate::bundle::read::pointer;
 use crate::facts::{Cgroup, Manager};
 use crate::op::Op;
 use crate::plan::Draft;
@@ -71,9 +72,26 @@ fn unit(draft: &mut Draft<'_>) -> Option<Unit> {
     found.map_err(|what| draft.refuse("/linux/cgroupsPath", what)).ok()
 }
 
-/// The limits among the steps, as properties of a unit. The later one of a name wins.
-fn properties(limits: &[Op]) -> Vec<Property> {
+/// The properties that annotations give the unit, by their names.
+fn annotated(draft: &mut Draft<'_>) -> Vec<Property> {
+    let mut said: Vec<(&String, &String)> = draft.bundle.spec.annotations().iter().flatten().collect();
+    said.sort_unstable();
     let mut all: Vec<Property> = Vec::new();
+    for (key, value) in said {
+        let Some(name) = key.strip_prefix(systemd::ANNOTATION) else { continue };
+        match systemd::annotated(name, value) {
+            Ok((name, _)) if all.iter().any(|(one, _)| *one == name) => {
+                draft.refuse(pointer("/annotations", key), format!("says {name} once more"));
+            }
+            Ok(property) => all.push(property),
+            Err(what) => draft.refuse(pointer("/annotations", key), what),
+        }
+    }
+    all
+}
+
+/// The limits among the steps, as properties of a unit that has these already. The later one of a name wins.
+fn properties(mut all: Vec<Property>, limits: &[Op]) -> Vec<Property> {
     for op in limits {
         let Op::SetCgroup { file, value, .. } = op else { continue };
         for (name, value) in systemd::properties(file, value) {
@@ -90,7 +108,10 @@ pub fn steps(draft: &mut Draft<'_>, path: Option<&Path>) -> Vec<Op> {
     let limits = limits(draft, path);
     // First, because it makes the groups above, too; controllers appear in it as they are enabled there.
     let group = path.map(|path| match unit(draft) {
-        Some(unit) => Op::CreateUnit { unit, path: path.into(), properties: properties(&limits) },
+        Some(unit) => {
+            let properties = properties(annotated(draft), &limits);
+            Op::CreateUnit { unit, path: path.into(), properties }
+        }
         None => Op::CreateCgroup { path: path.into() },
     });
     group.into_iter().chain(limits).collect()
@@ -101,7 +122,7 @@ pub fn steps(draft: &mut Draft<'_>, path: Option<&Path>) -> Vec<Op> {
 #[must_use]
 pub fn update(draft: &mut Draft<'_>, path: &Path, unit: Option<&Unit>) -> Vec<Op> {
     let mut ops = limits(draft, Some(path));
-    let properties = properties(&ops);
+    let properties = properties(Vec::new(), &ops);
     ops.extend(unit.filter(|_| !properties.is_empty()).map(|unit| Op::SetUnit { unit: unit.clone(), properties }));
     ops
 }

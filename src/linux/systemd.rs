@@ -2,6 +2,8 @@
 //!
 //! The form of `cgroupsPath` and the properties are those of runc (docs/systemd.md of runc; systemd.resource-control(5)).
 
+mod text;
+
 use std::fmt;
 use std::path::PathBuf;
 
@@ -30,24 +32,69 @@ impl fmt::Display for Unit {
     }
 }
 
-/// A property of a unit, in the types that those of ours have.
+/// The value of a property of a unit, by its type on the bus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Value {
+    /// `b`.
+    Boolean(bool),
+    /// `y`.
+    Byte(u8),
+    /// `n`.
+    Int16(i16),
+    /// `q`.
+    Uint16(u16),
+    /// `i`.
+    Int32(i32),
+    /// `u`.
+    Uint32(u32),
+    /// `x`.
+    Int64(i64),
     /// `t`: the largest is "infinity".
     Number(u64),
-    /// `ay`: a mask of processors or nodes, the lowest first.
+    /// `d`, as its bits.
+    Double(u64),
+    /// `s`.
+    Text(String),
+    /// `o`.
+    Path(String),
+    /// `v`.
+    Variant(Box<Self>),
+    /// `ay`: bytes, or a mask of processors or nodes, the lowest first.
     Mask(Vec<u8>),
+    /// An array of what has this type.
+    List(String, Vec<Self>),
+    /// A tuple.
+    Tuple(Vec<Self>),
 }
 
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = |f: &mut fmt::Formatter<'_>, values: &[Self]| {
+            values.iter().enumerate().try_for_each(|(n, value)| write!(f, "{}{value}", if n > 0 { " " } else { "" }))
+        };
         match self {
+            Self::Boolean(yes) => yes.fmt(f),
+            Self::Byte(number) => number.fmt(f),
+            Self::Int16(number) => number.fmt(f),
+            Self::Uint16(number) => number.fmt(f),
+            Self::Int32(number) => number.fmt(f),
+            Self::Uint32(number) => number.fmt(f),
+            Self::Int64(number) => number.fmt(f),
             Self::Number(u64::MAX) => f.write_str("infinity"),
             Self::Number(number) => number.fmt(f),
+            Self::Double(bits) => f64::from_bits(*bits).fmt(f),
+            Self::Text(text) | Self::Path(text) => text.escape_debug().fmt(f),
+            Self::Variant(value) => value.fmt(f),
             Self::Mask(bytes) => {
                 f.write_str("0x")?;
                 bytes.iter().rev().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+            Self::List(_, values) => all(f, values),
+            Self::Tuple(values) => {
+                f.write_str("(")?;
+                all(f, values)?;
+                f.write_str(")")
             }
         }
     }
@@ -147,6 +194,55 @@ pub fn properties(file: &str, value: &str) -> Vec<Property> {
     }
 }
 
+/// What annotations that give a property begin with, as runc's and crun's do.
+pub const ANNOTATION: &str = "org.systemd.property.";
+
+/// What potrun itself says of a unit: where it is, whose, and that its group is the container's.
+const OURS: &[&str] = &["Delegate", "Description", "PIDs", "Slice"];
+
+/// The property that an annotation gives: `name` is what its key has behind [`ANNOTATION`], and `value` is in GVariant's
+/// text format. A time that is said in seconds, as systemd's manual pages name them, is one in microseconds on the bus.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn annotated(name: &str, value: &str) -> Result<Property, String> {
+    if name.len() < 3 || !name.chars().all(|c| c.is_ascii_alphabetic()) {
+        return Err(format!("{name:?} is not the name of a property of systemd"));
+    }
+    if OURS.contains(&name) {
+        return Err(format!("{name} of a unit is what potrun says it is"));
+    }
+    let value = text::parse(value).map_err(|what| format!("{value:?} is not a value of D-Bus: {what}"))?;
+    let seconds = name.strip_suffix("Sec").filter(|stem| stem.ends_with(|c: char| c.is_ascii_lowercase()));
+    match seconds {
+        Some(stem) => Ok((format!("{stem}USec"), Value::Number(microseconds(&value)?))),
+        None => Ok((name.into(), value)),
+    }
+}
+
+fn microseconds(seconds: &Value) -> Result<u64, String> {
+    let whole = match seconds {
+        Value::Byte(number) => Some(u64::from(*number)),
+        Value::Uint16(number) => Some(u64::from(*number)),
+        Value::Uint32(number) => Some(u64::from(*number)),
+        Value::Number(number) => Some(*number),
+        Value::Int16(number) => u64::try_from(*number).ok(),
+        Value::Int32(number) => u64::try_from(*number).ok(),
+        Value::Int64(number) => u64::try_from(*number).ok(),
+        Value::Double(bits) => {
+            let number = f64::from_bits(*bits) * 1e6;
+            // Of what is less than this a u64 holds all but the fraction.
+            return if (0.0..1e19).contains(&number) { Ok(number as u64) } else { Err(no_time(seconds)) };
+        }
+        _ => None,
+    };
+    whole.and_then(|number| number.checked_mul(1_000_000)).ok_or_else(|| no_time(seconds))
+}
+
+fn no_time(seconds: &Value) -> String {
+    format!("{seconds} is not a number of seconds")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,5 +284,37 @@ mod tests {
         assert_eq!(properties("cpu.max", "1 3000")[0], number("CPUQuotaPerSecUSec", 10_000));
         assert_eq!(properties("cpuset.cpus", "0-1,9"), [("AllowedCPUs".into(), Value::Mask(vec![3, 2]))]);
         assert_eq!(properties("hugetlb.2MB.max", "0"), []);
+    }
+
+    #[test]
+    fn properties_are_annotated_as_runc_reads_them() {
+        let same = |name: &str, text: &str, as_name: &str, value: Value| {
+            assert_eq!(annotated(name, text), Ok((as_name.to_string(), value)), "{name} {text}");
+        };
+        same("TimeoutStopUSec", "uint64 123456789", "TimeoutStopUSec", Value::Number(123_456_789));
+        same("TimeoutStopSec", "2", "TimeoutStopUSec", Value::Number(2_000_000));
+        same("TimeoutStopSec", "1.5", "TimeoutStopUSec", Value::Number(1_500_000));
+        same("RuntimeMaxSec", "byte 3", "RuntimeMaxUSec", Value::Number(3_000_000));
+        same("CollectMode", "'inactive'", "CollectMode", Value::Text("inactive".into()));
+        same("After", "['a.service']", "After", Value::List("s".into(), vec![Value::Text("a.service".into())]));
+        same("KillSignal", "15", "KillSignal", Value::Int32(15));
+        // No lower-case letter before it: not a time.
+        same("XSec", "2", "XSec", Value::Int32(2));
+        for (name, text) in [
+            ("", "1"),
+            ("Ab", "1"),
+            ("Memory.Max", "1"),
+            ("Memory Max", "1"),
+            ("Description", "'mine'"),
+            ("Slice", "'a.slice'"),
+            ("CollectMode", "inactive"),
+            ("TimeoutStopSec", "'2'"),
+            ("TimeoutStopSec", "-1"),
+            ("TimeoutStopSec", "-0.5"),
+            ("TimeoutStopSec", "1e14"),
+            ("TimeoutStopSec", "uint64 18446744073709551615"),
+        ] {
+            assert!(annotated(name, text).is_err(), "{name} {text}: {:?}", annotated(name, text));
+        }
     }
 }

@@ -33,8 +33,8 @@ fn features(os: Option<Os>) -> Value {
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": options,
         "annotations": {"org.bsdpot.pot": "the pot section of config.json as JSON"},
-        // "org.freebsd." with its dot stands for all that begin so (features.md).
-        "potentiallyUnsafeConfigAnnotations": if linux { json!(["org.bsdpot.pot"]) } else { json!(["org.bsdpot.pot", "org.freebsd."]) },
+        // With the dot at its end, one stands for all that begin so (features.md).
+        "potentiallyUnsafeConfigAnnotations": ["org.bsdpot.pot", if linux { linux::systemd::ANNOTATION } else { "org.freebsd." }],
     });
     if linux {
         all["linux"] = of_linux();

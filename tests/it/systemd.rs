@@ -234,11 +234,20 @@ fn send<B: serde::Serialize + DynamicType>(stream: &mut UnixStream, kind: u8, fi
 
 /// A property, as text.
 fn property(all: &Properties, name: &str) -> String {
-    match all.iter().find(|(one, _)| one == name).map(|(_, value)| &**value) {
+    // The last one is what systemd keeps.
+    match all.iter().rfind(|(one, _)| one == name).map(|(_, value)| &**value) {
         None => String::new(),
         Some(Variant::Bool(value)) => value.to_string(),
         Some(Variant::U64(value)) => value.to_string(),
         Some(Variant::Str(value)) => value.to_string(),
+        Some(Variant::I32(value)) => format!("int32 {value}"),
+        Some(Variant::Array(all)) => {
+            let text = |one: &Variant<'_>| match one {
+                Variant::Structure(tuple) => format!("{:?}", tuple.fields()),
+                other => String::try_from(other.try_clone().unwrap()).unwrap(),
+            };
+            format!("{} {}", all.signature(), all.iter().map(text).collect::<Vec<_>>().join(","))
+        }
         other => panic!("{name}: {other:?}"),
     }
 }
@@ -285,6 +294,63 @@ fn a_container_is_a_scope_of_its_slice_and_ends_with_it() {
     assert_eq!(manager.calls(), ["Get Description", "StopUnit libpod-abc.scope"]);
     assert!(!scope.exists());
     wait_for_end(i32::try_from(state["pid"].as_i64().unwrap()).unwrap());
+}
+
+#[test]
+fn a_scope_has_the_properties_that_annotations_give_it() {
+    let Some(world) = World::new("scope-properties") else { return };
+    let manager = Manager::start(&world);
+    let annotated = |more: serde_json::Value| {
+        world.bundle("true", |config| {
+            config["linux"]["cgroupsPath"] = json!("test-a.slice:libpod:abc");
+            config["annotations"] = more.clone();
+        })
+    };
+    let bundle = annotated(json!({
+        "org.systemd.property.TimeoutStopSec": "1.5",
+        "org.systemd.property.KillSignal": "15",
+        "org.systemd.property.CollectMode": "'inactive'",
+        "org.systemd.property.DefaultDependencies": "true",
+        "org.systemd.property.After": "['a.service', 'b.service']",
+        "org.systemd.property.DeviceAllow": "[('/dev/null', 'rw')]",
+        "org.systemd.properties": "none",
+    }));
+    let id = world.id("a");
+    let outcome = world.call(manager.command(&world, &["create", "-b", &bundle, &id]));
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    {
+        let seen = manager.seen.lock().unwrap();
+        let is = |name: &str, value: &str| assert_eq!(property(&seen.started, name), value, "{name}");
+        is("TimeoutStopUSec", "1500000");
+        is("TimeoutStopSec", "");
+        is("KillSignal", "int32 15");
+        is("CollectMode", "inactive");
+        is("DefaultDependencies", "true");
+        is("After", "as a.service,b.service");
+        assert!(property(&seen.started, "DeviceAllow").starts_with("a(ss) "), "{:?}", seen.started);
+        is("Description", &format!("potrun container {id}"));
+    }
+    let outcome = world.call(manager.command(&world, &["delete", "-f", &id]));
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    // All that is wrong is said at once, and nobody is asked for a unit.
+    manager.calls();
+    let wrong = json!({
+        "org.systemd.property.CollectMode": "inactive",
+        "org.systemd.property.Slice": "'other.slice'",
+        "org.systemd.property.TimeoutStopSec": "1",
+        "org.systemd.property.TimeoutStopUSec": "uint64 1",
+        "org.systemd.property.a/b": "1",
+    });
+    let bundle = annotated(wrong.clone());
+    let outcome = world.call(manager.command(&world, &["create", "-b", &bundle, &id]));
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    for name in ["CollectMode", "Slice", "TimeoutStopUSec", "a~1b"] {
+        assert!(outcome.stderr.contains(&format!("/annotations/org.systemd.property.{name}: ")), "{name}: {outcome:?}");
+    }
+    assert_eq!(manager.calls(), ["Get ControlGroup"]);
+    // Without a unit they are nobody's.
+    let bundle = world.bundle("true", |config| config["annotations"] = wrong.clone());
+    world.ok(&["run", "-b", &bundle, &id]);
 }
 
 #[test]

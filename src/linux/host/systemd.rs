@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, geteuid};
-use zbus::{OwnedObjectPath, OwnedVariant, Variant};
+use zbus::wire::StructureBuilder;
+use zbus::{Array, ObjectPath, OwnedObjectPath, OwnedVariant, Signature, Variant};
 
 use crate::host::{Trouble, link};
 use crate::linux::systemd::{Property, Unit, Value};
@@ -129,11 +130,40 @@ fn finished(bus: &mut Bus, job: &str) -> Result<(), Trouble> {
     }
 }
 
-fn variant(value: &Value) -> Variant<'_> {
-    match value {
+fn variant(value: &Value) -> Result<Variant<'_>, Trouble> {
+    Ok(match value {
+        Value::Boolean(yes) => Variant::from(*yes),
+        Value::Byte(number) => Variant::from(*number),
+        Value::Int16(number) => Variant::from(*number),
+        Value::Uint16(number) => Variant::from(*number),
+        Value::Int32(number) => Variant::from(*number),
+        Value::Uint32(number) => Variant::from(*number),
+        Value::Int64(number) => Variant::from(*number),
         Value::Number(number) => Variant::from(*number),
+        Value::Double(bits) => Variant::from(f64::from_bits(*bits)),
+        Value::Text(text) => Variant::from(text.as_str()),
+        Value::Path(path) => Variant::from(ObjectPath::try_from(path.as_str())?),
+        Value::Variant(inner) => Variant::Variant(Box::new(variant(inner)?)),
         Value::Mask(bytes) => Variant::from(bytes.as_slice()),
-    }
+        Value::List(of, values) => {
+            let mut array = Array::new(&Signature::try_from(of.as_str()).map_err(|e| format!("{of}: {e}"))?);
+            for one in values {
+                array.append(variant(one)?)?;
+            }
+            Variant::Array(array)
+        }
+        Value::Tuple(values) => {
+            let mut tuple = StructureBuilder::new();
+            for one in values {
+                tuple.push_value(variant(one)?);
+            }
+            Variant::Structure(tuple.build()?)
+        }
+    })
+}
+
+fn variants(properties: &[Property]) -> Result<Vec<(&str, Variant<'_>)>, Trouble> {
+    properties.iter().map(|(name, value)| Ok((name.as_str(), variant(value)?))).collect()
 }
 
 /// Starts a scope; it stays as long as what is returned, or another process in it.
@@ -169,7 +199,8 @@ fn ask_for(bus: &mut Bus, unit: &Unit, properties: &[Property]) -> Result<(Place
     all.extend(
         ["CPUAccounting", "IOAccounting", "MemoryAccounting", "TasksAccounting"].map(|n| (n, Variant::from(true))),
     );
-    all.extend(properties.iter().map(|(name, value)| (name.as_str(), variant(value))));
+    // Last, since systemd keeps what it hears last.
+    all.extend(variants(properties)?);
     let none: Vec<(String, Vec<(String, Variant<'_>)>)> = Vec::new();
     let arguments = (unit.name.as_str(), "replace", all, none);
     let start = manager("StartTransientUnit");
@@ -221,8 +252,7 @@ fn end(bus: &mut Bus, unit: &Unit, path: &Path) -> Result<(), Trouble> {
 
 /// Changes properties of a scope, until the next boot as all of it.
 pub(super) fn set(unit: &Unit, properties: &[Property]) -> Result<(), Trouble> {
-    let all: Vec<(&str, Variant<'_>)> =
-        properties.iter().map(|(name, value)| (name.as_str(), variant(value))).collect();
+    let all = variants(properties)?;
     connect(unit.user)?.call(&manager("SetUnitProperties"), &(unit.name.as_str(), true, all)).map(drop)
 }
 

@@ -95,3 +95,42 @@ case_systemd_keeps_the_limits_of_a_scope() {
     same "$(inside systemctl list-units --no-legend --all 'potrun-*' 'engine-*')" "" "units that are left"
     unmanage
 }
+
+case_systemd_has_the_properties_that_annotations_give() {
+    manage
+    plain='"root": {"path": "rootfs"}, "linux": {"cgroupsPath": "pots-web.slice:engine:abc", "namespaces": [{"type": "mount"},
+        {"type": "pid"}]}'
+    bundle a 'sleep 1000' "$plain"', "annotations": {"org.systemd.property.TimeoutStopUSec": "uint64 123456789",
+        "org.systemd.property.CollectMode": "'"'inactive'"'", "org.systemd.property.KillSignal": "2",
+        "org.systemd.property.After": "['"'dbus.service', 'other.service'"']", "org.systemd.property.MemoryMax": "uint64 67108864",
+        "org.systemd.property.SendSIGHUP": "true"}'
+    mkdir "$bundles/a/rootfs" && tar -C "$bundles/a/rootfs" -xzf "$work/base.tgz"
+    works inside "$potrun" --systemd-cgroup create --bundle "$bundles/a" a
+    works inside "$potrun" start a
+    same "$(value_of TimeoutStopUSec engine-abc.scope)" "2min 3.456789s" TimeoutStopUSec
+    same "$(value_of CollectMode engine-abc.scope)" inactive CollectMode
+    same "$(value_of KillSignal engine-abc.scope) $(value_of SendSIGHUP engine-abc.scope)" "2 yes" "how it is ended"
+    has " $(value_of After engine-abc.scope) " " dbus.service " After
+    has " $(value_of After engine-abc.scope) " " other.service " After
+    same "$(cat $cgroup/manager/pots.slice/pots-web.slice/engine-abc.scope/memory.max)" 67108864 "the memory of the group"
+    works inside "$potrun" delete --force a
+    same "$(value_of LoadState engine-abc.scope)" not-found "the unit of what is deleted"
+    # One that systemd ends, and that stays as failed.
+    bundle b 'trap "" TERM; while :; do sleep 1; done' "$plain"', "annotations": {"org.systemd.property.RuntimeMaxSec": "2",
+        "org.systemd.property.TimeoutStopSec": "1", "org.systemd.property.CollectMode": "'"'inactive'"'"}'
+    ln -s ../a/rootfs "$bundles/b/rootfs"
+    works inside "$potrun" --systemd-cgroup create --bundle "$bundles/b" b
+    works inside "$potrun" start b
+    until_true inside sh -c '[ "$(systemctl show --property ActiveState --value engine-abc.scope)" = failed ]'
+    until_true inside sh -c "'$potrun' state b | grep -q '\"status\": *\"stopped\"'"
+    works inside "$potrun" delete b
+    same "$(value_of LoadState engine-abc.scope)" not-found "the failed unit of what is deleted"
+    # What systemd does not know it says by its name, and what is no value it is not told at all.
+    bundle c true "$plain"', "annotations": {"org.systemd.property.NoSuchThing": "true"}'
+    ln -s ../a/rootfs "$bundles/c/rootfs"
+    refused NoSuchThing inside "$potrun" --systemd-cgroup create --bundle "$bundles/c" c
+    bundle c true "$plain"', "annotations": {"org.systemd.property.CollectMode": "inactive"}'
+    refused /annotations/org.systemd.property.CollectMode inside "$potrun" --systemd-cgroup create --bundle "$bundles/c" c
+    same "$(inside systemctl list-units --no-legend --all 'potrun-*' 'engine-*')" "" "units that are left"
+    unmanage
+}
