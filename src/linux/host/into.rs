@@ -75,7 +75,7 @@ fn reach(who: &Identity) -> Result<Option<(OwnedFd, OwnedFd)>, Trouble> {
 }
 
 /// Does something in a child.
-fn forked(work: impl FnOnce() -> Result<(), Trouble>) -> Result<(), Trouble> {
+pub(super) fn forked(work: impl FnOnce() -> Result<(), Trouble>) -> Result<(), Trouble> {
     let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
     let Some(pid) = sys::clone3(&sys::Clone { flags: 0, cgroup: None })? else {
         let told = match work() {

@@ -14,9 +14,9 @@ use nix::sys::stat::{Mode, fstat};
 
 use crate::facts::Labels;
 use crate::host::Trouble;
-use crate::op::Module;
+use crate::op::{Module, Op};
 
-use super::{beneath, name_of, sys};
+use super::{beneath, into, name_of, sys};
 
 /// include/uapi/linux/magic.h.
 const SELINUX_MAGIC: i64 = 0xf97c_ff8c;
@@ -55,6 +55,19 @@ pub(super) fn confine(module: Module, label: &str) -> Result<(), Trouble> {
         Some(libc::ENOENT) => failed("write", e) + "; is the profile loaded?",
         _ => failed("write", e),
     })?;
+    Ok(())
+}
+
+/// Whether the kernel takes what a program will be confined by, before anything is made for it. A child asks: what is said
+/// of the program of a process holds for that of its children, hooks, too, and cannot be taken back.
+pub(super) fn try_out(steps: &[Op]) -> Result<(), Trouble> {
+    let confined = steps.iter().filter_map(|op| match op {
+        Op::Confine { module, label } => Some((op, *module, label)),
+        _ => None,
+    });
+    for (op, module, label) in confined {
+        into::forked(|| confine(module, label)).map_err(|e| format!("{op}: {e}"))?;
+    }
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use crate::linux::mount::Options;
 use crate::linux::seccomp::Filter;
 use crate::op::{IdMap, Mount, Op, Spawn};
 
-use super::{cgroup, filters, inside, sys};
+use super::{cgroup, filters, inside, labels, sys};
 
 /// What the child needs, made before it is: descriptors of the host, and the compiled filter.
 pub(super) struct Prepared {
@@ -50,6 +50,10 @@ pub(super) fn namespace_flag(name: &str) -> i32 {
 
 /// Starts the process, and waits until it is ready or awaits the runtime, unless it will call.
 pub(super) fn spawn(spawn: &Spawn, io: &mut Io) -> Result<Child, Trouble> {
+    // Who starts at once hears at once of a profile that is not there.
+    if io.listen.is_some() {
+        labels::try_out(&spawn.start)?;
+    }
     let (ours, theirs) = link::pair()?;
     let mut prepared = prepare(spawn, theirs, &io.filters)?;
     let cgroup = spawn.cgroup.as_deref().map(cgroup::open).transpose()?;

@@ -39,13 +39,30 @@ case_apparmor_confines_create_and_exec() {
     same "$(echo "$out" | tr '\n' ' ')" "secret denied other written potrun-secret (enforce) " run
 }
 
+# By create already, as runc and crun have it: nothing is made, and no hook runs.
 case_apparmor_profiles_that_are_not_there_are_named() {
     has_apparmor
-    pot a true "" "" '"apparmorProfile": "potrun-missing"'
+    pot a true "" "\"hooks\": {\"createRuntime\": [{\"path\": \"/bin/touch\", \"args\": [\"touch\", \"$work/away/hooked\"]}]}" \
+        '"apparmorProfile": "potrun-missing"'
+    refused "apparmor potrun-missing" "$potrun" create --bundle "$bundles/a" a
+    # The error, as podman reads it.
+    has "$(cat "$work/out")" '`/proc/thread-self/attr/apparmor/exec`' "the error of create"
+    [ ! -e "$work/away/hooked" ] || fail "a hook has run"
+    [ -z "$(status a)" ] || fail "there is a container"
     run a
-    [ "$code" = 1 ] || fail "ended with $code: $out"
-    has "$out" "apparmor potrun-missing" "the error"
-    has "$out" '`/proc/thread-self/attr/apparmor/exec`' "the error, as podman reads it"
+    [ "$code" = 1 ] || fail "run ended with $code: $out"
+    has "$out" "apparmor potrun-missing" "the error of run"
+    # What asked whether the profile is there confines nothing: the hooks of a container are its caller's.
+    profile potrun-secret /srv/secret
+    pot b "$TRY" "" "\"hooks\": {\"createRuntime\": [{\"path\": \"/bin/sh\", \"args\": [\"sh\", \"-c\",
+            \"cat /proc/self/attr/current >$work/away/hooked\"]}]}" '"apparmorProfile": "potrun-secret"'
+    ran b
+    same "$(cat "$work/away/hooked")" unconfined "what a hook is confined by"
+    has "$out" "secret denied" "what the program could write"
+    # One more process says so, too.
+    pot c 'sleep 1000'
+    started c
+    refused "apparmor potrun-missing" "$potrun" exec --apparmor potrun-missing c true
 }
 
 # CVE-2019-16884, CVE-2025-52881: what is mounted over /proc takes no write of ours.
