@@ -2,7 +2,7 @@
 # Runs the cases of this directory on a Linux machine that can be thrown away, as root, and looks after each whether the
 # machine is as it was before. It must have a unified cgroup hierarchy, OpenZFS, a disk that says its serial number is
 # "pool", whose first partition is overwritten, and one that says "quota", with a file system of ext4 that keeps project
-# quotas.
+# quotas. Two network cards of virtio on one wire are what the cases of lent cards take.
 #
 # usage: run.sh POTRUN [CASE...]        (default: all)
 #
@@ -64,6 +64,8 @@ on_overlay() { : >/etc/potrun.conf; }
 setup() {
     mkdir -p "$bundles" "$work/away"
     modprobe zfs || exit 2
+    # The first time that a card is up it gets its queue.
+    modprobe virtio_net && for card in $(cards); do ip link set "$card" up && ip link set "$card" down; done
     zpool create -f -m /$pool $pool "$(disk pool)1" || exit 2
     ip link add ext0 type dummy
     ip address add $outer/24 dev ext0
