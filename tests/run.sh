@@ -60,7 +60,8 @@ vm() { # case...: all, if none is named
 # One or two cases of each kind.
 debian() {
     vm limits_are_written more_memory_than_the_limit_kills apparmor_confines_create_and_exec \
-        a_pot_is_a_clone_of_its_base a_quota_is_kept snapshots_of_pots clone_of_a_pot_shares_its_data a_project_quota_is_kept
+        a_pot_is_a_clone_of_its_base a_quota_is_kept snapshots_of_pots clone_of_a_pot_shares_its_data a_project_quota_is_kept \
+        a_card_is_lent_and_comes_back
 }
 
 export CARGO_TERM_COLOR=never
