@@ -91,6 +91,7 @@ tidy() {
 }
 
 wipe() {
+    [ ! -d $cgroup/manager ] || (unmanage)
     umount "$work/limited"
     zpool destroy -f small
     for part in jails fscomp bases; do

@@ -45,7 +45,7 @@ inside() {
 }
 
 unmanage() {
-    kill -9 "$first"
+    echo 1 >$cgroup/manager/cgroup.kill
     until_true sh -c "! grep -q 'populated 1' $cgroup/manager/cgroup.events"
     find $cgroup/manager -depth -type d -exec rmdir {} \;
 }
