@@ -2,7 +2,7 @@
 
 | | Linux | FreeBSD |
 |---|---|---|
-| the workshop | a tmpfs in a mount namespace of its own | a directory |
+| the workshop | a tmpfs in a mount namespace of its own | a tmpfs |
 | the end of a process | a pidfd | a kqueue |
 | what a container is in | control groups | a jail |
 | the root file system | the probe, which is static | the probe, and the libraries that it needs |

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::ptr;
 
 use clap::ValueEnum;
+use nix::mount::{MntFlags, Nmount};
 use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
 use nix::sys::signal::{SigSet, Signal};
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ pub(crate) enum View {
 
 /// The place where containers are made.
 pub(crate) struct Workshop {
-    /// A directory.
+    /// A tmpfs.
     pub(crate) dir: PathBuf,
 }
 
@@ -31,13 +32,22 @@ impl Workshop {
         // What is a link here has another name in the table of mounts.
         let dir = std::env::temp_dir().canonicalize()?.join(format!("conformance-{}", std::process::id()));
         fs::create_dir(&dir)?;
-        Ok(Self { dir })
+        let mut options = Nmount::new();
+        options.str_opt_owned("fstype", "tmpfs").str_opt_owned("fspath", dir.as_path()).str_opt_owned("mode", "755");
+        match options.nmount(MntFlags::empty()) {
+            Ok(()) => Ok(Self { dir }),
+            Err(err) => {
+                fs::remove_dir(&dir)?;
+                Err(io::Error::other(format!("mount a tmpfs on {}: {err}", dir.display())))
+            }
+        }
     }
 }
 
 impl Drop for Workshop {
     fn drop(&mut self) {
-        fs::remove_dir_all(&self.dir).ok();
+        nix::mount::unmount(&self.dir, MntFlags::MNT_FORCE).ok();
+        fs::remove_dir(&self.dir).ok();
     }
 }
 
@@ -170,7 +180,7 @@ pub(crate) fn children() -> io::Result<Vec<i32>> {
 
 /// Takes a mount away, whoever uses it. Nothing if it is gone.
 pub(crate) fn unmount(point: &str) -> io::Result<()> {
-    match nix::mount::unmount(point, nix::mount::MntFlags::MNT_FORCE) {
+    match nix::mount::unmount(point, MntFlags::MNT_FORCE) {
         Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => Ok(()),
         Err(err) => Err(err.into()),
     }
