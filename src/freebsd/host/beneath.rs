@@ -16,7 +16,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
 /// As many links on a way as the kernel follows (sys/param.h, `MAXSYMLINKS`).
-const LINKS: usize = 32;
+pub(super) const LINKS: usize = 32;
 
 /// What becomes of what is missing.
 #[derive(Clone, Copy, PartialEq, Eq)]

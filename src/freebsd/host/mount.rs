@@ -1,20 +1,22 @@
 //! Mounts of the host below the root of a jail, and files in it, without ever following a link of the image out of it.
 //!
 //! nmount(2) takes only a path. So a child changes into the directory that was found, mounts at `.`, and looks at what
-//! it stands on then: it must be the new file system, at a place below the root. A file, on which nobody can stand, is looked
-//! for among all that is mounted. Whatever is taken away is named by its file system's id, which no link and no rename
-//! changes.
+//! it stands on then: it must be the new file system, at a place below the root. For a file, on which nobody can stand, the
+//! child gives a path on which the kernel follows no link of the image. Whatever is taken away is named by its file
+//! system's id, which no link and no rename changes.
 
 mod sys;
 
 use std::ffi::OsStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
-use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{Mode, fchmod, fstat, fstatat};
-use nix::unistd::fchdir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::sys::stat::{Mode, fchmod, fstat, fstatat, stat};
+use nix::unistd::{fchdir, mkdir, symlinkat};
 
 use crate::base;
 use crate::freebsd::mounts::COPY_UP;
@@ -92,20 +94,24 @@ fn mount_directory(place: &Place, mount: &Mount, root: &Path) -> Result<(), Trou
         pairs.push((wire::text("fspath"), Some(wire::text("."))));
         pairs
     };
+    let before = sys::mounted(place.dir())?;
     nmount(&here(&options))?;
     // The kernel has moved us onto what is mounted now (sys/kern/vfs_mount.c, `mountcheckdirs`).
-    let top = Path::new(".");
-    let mounted = sys::mounted(top)?;
+    let top = open(".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mounted = sys::mounted(top.as_fd())?;
+    if mounted.id == before.id {
+        return Err(format!("{} was mounted and has gone again", mount.fstype).into()); // and this must not follow it
+    }
     let result = check(&mounted, mount, root).and_then(|()| {
         if copied {
-            copy_up(place)?;
+            copy_up(place, &top)?;
         }
         if copied && mount.options.iter().any(|word| word == "ro") {
             nmount(&here(&["update".into(), "ro".into()]))?;
         }
         rules.iter().try_for_each(|rule| {
             let rule = wire::devfs_rule(rule.trim_start_matches("rule=")).ok_or("not a rule of devfs")?;
-            Ok(sys::apply_rule(top, &rule)?)
+            Ok(sys::apply_rule(top.as_fd(), &rule)?)
         })
     });
     if result.is_err() {
@@ -116,8 +122,7 @@ fn mount_directory(place: &Place, mount: &Mount, root: &Path) -> Result<(), Trou
 
 /// Copies what the directory has below what is mounted on it now, where we stand. It is named by its descriptor alone: `.`
 /// there would be what is mounted.
-fn copy_up(below: &Place) -> Result<(), Trouble> {
-    let top = nix::fcntl::open(".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+fn copy_up(below: &Place, top: &OwnedFd) -> Result<(), Trouble> {
     let options = base::UnpackOptions { sync: false, ..base::UnpackOptions::default() };
     let mut listing = Dir::from_fd(below.dir().try_clone_to_owned()?)?;
     for item in listing.iter() {
@@ -128,44 +133,98 @@ fn copy_up(below: &Place) -> Result<(), Trouble> {
         }
     }
     let stat = fstat(below.dir())?;
-    nix::unistd::fchown(&top, Some(stat.st_uid.into()), Some(stat.st_gid.into()))?;
-    Ok(fchmod(&top, Mode::from_bits_truncate(stat.st_mode & 0o7777))?)
+    nix::unistd::fchown(top, Some(stat.st_uid.into()), Some(stat.st_gid.into()))?;
+    Ok(fchmod(top, Mode::from_bits_truncate(stat.st_mode & 0o7777))?)
 }
 
-/// Nobody can stand on a file, so nmount(2) looks its name up, and follows what has become a link since it was looked at.
-/// Where it came to is what the kernel says of what is new, and if that is outside, it is taken away at once.
+/// Nobody can stand on a file, so nmount(2) looks its path up, and would follow what has become a link meanwhile. But a
+/// lookup follows only so many links, whoever made them, and this one has done so when it begins at `/`: see
+/// [`no_more_links`]. From there it can take real directories only, downwards, and a real file. Whoever renames some of
+/// them meanwhile leads it to another file beneath the root, which is noticed and taken back.
 ///
 /// (In a process whose root is the directory, no link would lead out of it; but then the kernel takes down a name that is
 /// wrong for everybody else: sys/kern/vfs_cache.c, `vn_path_to_global_path_hardlink`.)
 fn mount_file(place: &Place, name: &OsStr, mount: &Mount, root: &Path) -> Result<(), Trouble> {
     fchdir(place.dir())?;
-    let stat = fstatat(place.dir(), name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
-        return Err(format!("{} is no file any more", name.display()).into());
+    let on = std::env::current_dir()?.join(name);
+    if !on.starts_with(root) {
+        return Err(format!("{} is outside of the root", on.display()).into());
     }
-    let before = sys::all()?;
+    let (links, mut path) = no_more_links()?;
+    path.extend_from_slice(on.as_os_str().as_bytes());
+    path.push(0);
     let mut pairs = wire::mount(&mount.fstype, &mount.source.to_string_lossy(), &mount.options, &mount.data);
-    pairs.push((wire::text("fspath"), Some(wire::text(&name.to_string_lossy()))));
-    nmount(&pairs)?;
-    let new = |one: &&Mounted| {
-        one.fstype == mount.fstype && one.from == mount.source && before.iter().all(|old| old.id != one.id)
+    pairs.push((wire::text("fspath"), Some(path)));
+    let before = sys::all()?;
+    fchdir(&links)?;
+    nmount(&pairs).map_err(|refused| match why(place, name, refused.errno) {
+        Some(why) => Trouble::from(format!("{refused}: {why}")),
+        None => refused.into(),
+    })?;
+    let ours = |one: &Mounted| {
+        one.fstype == mount.fstype
+            && one.from == mount.source
+            && one.on.starts_with(root)
+            && before.iter().all(|old| old.id != one.id)
     };
-    let after = sys::all()?;
-    // Of several that came meanwhile, those of others are where theirs are to be.
-    let (inside, outside): (Vec<_>, Vec<_>) = after.iter().filter(new).partition(|one| one.on.starts_with(root));
-    if !inside.is_empty() {
+    let there = openat(place.dir(), name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty());
+    if there.is_ok_and(|file| sys::mounted(file.as_fd()).is_ok_and(|one| ours(&one) && one.on == on)) {
         return Ok(());
     }
-    match outside.as_slice() {
-        [one] => {
-            sys::unmount(&one.id)?;
-            check(one, mount, root)
+    let strayed = sys::all()?.into_iter().rfind(|one| ours(one) && one.on.file_name() == Some(name));
+    if let Some(one) = &strayed {
+        sys::unmount(&one.id)?;
+    }
+    let to = strayed.map_or_else(String::new, |one| format!(", and it was mounted on {}", one.on.display()));
+    Err(format!("{} was moved away meanwhile{to}", on.display()).into())
+}
+
+/// Why the kernel does not mount on a file, where its own word does not tell (sys/kern/vfs_mount.c, `vfs_domount` and
+/// `vfs_domount_first`).
+fn why(place: &Place, name: &OsStr, errno: i32) -> Option<String> {
+    match Errno::from_raw(errno) {
+        Errno::EINVAL => {
+            let stat = fstatat(place.dir(), name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+            let names = stat.st_nlink;
+            (names > 1).then(|| format!("the file there has {names} names (hard links), and may have but one"))
         }
-        several => {
-            let places: Vec<_> = several.iter().map(|one| one.on.display().to_string()).collect();
-            Err(format!("{} was mounted outside of the root, on one of {places:?}", mount.source.display()).into())
+        Errno::EBUSY => Some("something is mounted on the file there already".into()),
+        Errno::ELOOP => Some("a link took the place of the file, or of a directory above it".into()),
+        _ => None,
+    }
+}
+
+/// Has two links of potrun's own: `l` leads to this directory itself, `r` to `/`. They stay, as the ledger beside them
+/// does, for they are the same for everybody.
+const LINKS: &str = "/var/run/potrun.links";
+
+/// A directory, and a path from there to `/`, after which the kernel follows no link: the path has as many as a lookup
+/// may have (sys/param.h, `MAXSYMLINKS`), and one more is `ELOOP`. Whether that is so is tried out first.
+fn no_more_links() -> Result<(OwnedFd, Vec<u8>), Trouble> {
+    let trouble = |e: Errno| format!("{LINKS}: {e}");
+    match mkdir(LINKS, Mode::from_bits_truncate(0o755)) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(e) => return Err(trouble(e).into()),
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let dir = open(LINKS, flags, Mode::empty()).map_err(trouble)?;
+    let found = fstat(&dir).map_err(trouble)?;
+    if found.st_uid != 0 || found.st_mode & 0o022 != 0 {
+        return Err(format!("{LINKS}: others than root can write there").into());
+    }
+    for (name, to) in [("l", "."), ("r", "/")] {
+        match symlinkat(to, &dir, name) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(e) => return Err(trouble(e).into()),
         }
     }
+    let path = "l/".repeat(beneath::LINKS - 1) + "r";
+    let (top, end) = (stat("/")?, fstatat(&dir, path.as_str(), AtFlags::empty()).map_err(trouble)?);
+    let one_more = fstatat(&dir, format!("l/{path}").as_str(), AtFlags::empty());
+    if (end.st_dev, end.st_ino) != (top.st_dev, top.st_ino) || one_more.err() != Some(Errno::ELOOP) {
+        return Err(format!("{LINKS}: a lookup does not follow {} links and no more", beneath::LINKS).into());
+    }
+    Ok((dir, path.into_bytes()))
 }
 
 /// Whether what we stand on is what was to be mounted, below the root.

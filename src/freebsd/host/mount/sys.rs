@@ -5,9 +5,9 @@
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::freebsd::wire::{DevfsRule, RULE_BYTES};
 
@@ -40,13 +40,12 @@ fn of(stat: &libc::statfs) -> Mounted {
     }
 }
 
-/// The file system that `path` is on.
-pub(super) fn mounted(path: &Path) -> io::Result<Mounted> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
+/// The file system that an open file is on.
+pub(super) fn mounted(file: BorrowedFd<'_>) -> io::Result<Mounted> {
     // SAFETY: statfs is integers and arrays of them, for which zero is a value; it lives until the call returns.
     let stat = unsafe {
         let mut stat: libc::statfs = std::mem::zeroed();
-        cvt(libc::statfs(path.as_ptr(), &raw mut stat))?;
+        cvt(libc::fstatfs(file.as_raw_fd(), &raw mut stat))?;
         stat
     };
     Ok(of(&stat))
@@ -82,9 +81,8 @@ pub(super) fn unmount(id: &str) -> io::Result<()> {
 const DEVFSIO_RAPPLY: libc::c_ulong = 0x80ec_4402;
 const DEVFSIO_RGETNEXT: libc::c_ulong = 0xc0ec_4404;
 
-/// Applies a rule to the devfs at `path`.
-pub(super) fn apply_rule(path: &Path, rule: &[u8; RULE_BYTES]) -> io::Result<()> {
-    let dir = File::open(path)?;
+/// Applies a rule to the devfs whose root is `dir`.
+pub(super) fn apply_rule(dir: BorrowedFd<'_>, rule: &[u8; RULE_BYTES]) -> io::Result<()> {
     let mut rule = *rule;
     // SAFETY: the ioctl reads a devfs_rule, which has this many bytes.
     cvt(unsafe { libc::ioctl(dir.as_raw_fd(), DEVFSIO_RAPPLY, rule.as_mut_ptr()) }).map(drop)
