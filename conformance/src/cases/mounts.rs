@@ -21,6 +21,7 @@ group! { "mounts":
     later_ones_hide_earlier_ones: "config.md#mounts: the runtime MUST mount entries in the listed order",
     tmpfs_has_size_and_mode: "config.md#mounts: options of the file system",
     tmpfs_copies_up: "podman: tmpcopyup",
+    tmpfs_copies_up_before_it_is_readonly: "podman: tmpcopyup, and config.md#linux-mount-options: ro",
     noexec_is_enforced: "config.md#linux-mount-options: noexec",
     of_a_missing_source_is_refused: "config.md#mounts; runtime.md#create",
     of_an_unknown_type_is_refused: "config.md#mounts: type",
@@ -132,6 +133,16 @@ fn tmpfs_copies_up(ctx: &Ctx) -> Result {
     answers[1].worked()?;
     same!(fs::read_to_string(bundle.rootfs("t/dir/file"))?, "below", "content of the original");
     Ok(())
+}
+
+fn tmpfs_copies_up_before_it_is_readonly(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    fs::create_dir_all(bundle.rootfs("t"))?;
+    fs::write(bundle.rootfs("t/file"), "below")?;
+    bundle.mount("tmpfs", "tmpfs", "/t", &["tmpcopyup", "ro"]);
+    let answers = ctx.ask(&mut bundle, &["read /t/file", "create /t/new x"])?;
+    same!(*answers[0].worked()?, json!("below"), "content of the copy");
+    answers[1].failed_with(&[libc::EROFS])
 }
 
 fn noexec_is_enforced(ctx: &Ctx) -> Result {
