@@ -94,7 +94,7 @@ setup() {
 none_is_dying() { ! jls -d dying | grep -q true; }
 
 tidy() {
-    until_true none_is_dying
+    (until_true none_is_dying) # what is not gone by then is told as a difference of the machine
     rm -rf "$bundles" /opt/pot/bridges/*
     find "$work/away" -mindepth 1 -delete
 }
