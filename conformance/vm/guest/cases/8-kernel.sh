@@ -23,7 +23,8 @@ case_kernel_keeps_a_jail_with_a_lingering_connection() {
     tcpdrop -a -s TIME_WAIT >/dev/null 2>&1
     gone() { ! jls -d -j linger >/dev/null 2>&1; }
     until_true gone
-    same "$dying" true "the jail after jail -r"
+    # FreeBSD 15 does not keep it.
+    [ "$(sysctl -n kern.osreldate)" -ge 1500000 ] || same "$dying" true "the jail after jail -r"
 }
 
 case_kernel_loads_rules_into_anchors_that_nobody_refers_to() {
