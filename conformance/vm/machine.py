@@ -76,6 +76,9 @@ class Console:
             text = self.read(5)
             silent = 0 if text else silent + 1
             if re.search(r"login: *$", self.seen):
+                # getty(8) may go on setting its port up when it has asked.
+                if self.read(2):
+                    continue
                 self.seen = ""
                 self.send("root\n")
             elif re.search(r"[#%] *$", self.seen):
