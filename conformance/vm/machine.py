@@ -69,22 +69,16 @@ class Console:
         raise GaveUp(f"{reason}; its console said:\n{self.seen[-3000:]}")
 
     def log_in(self, system):
-        """Waits for a shell: of a login, or one that is there already. Once the system has said its name, and then nothing for
-        a while, it is asked: a port that gets something too early may never take anything again."""
-        asked, silent = False, 0
+        """Waits for a shell: of a login, or one that is there already. After the system has said its name, it is asked."""
+        asked = False
         while True:
             text = self.read(5)
-            silent = 0 if text else silent + 1
             if re.search(r"login: *$", self.seen):
-                # getty(8) may go on setting its port up when it has asked.
-                if self.read(2):
-                    continue
                 self.seen = ""
                 self.send("root\n")
             elif re.search(r"[#%] *$", self.seen):
                 return
-            elif asked and silent >= 8:
-                silent = 0
+            elif not text and asked:
                 self.send("\n")
             asked = asked or system in self.seen
 
